@@ -1,0 +1,63 @@
+//! What the model is asked, as plain data: token ids, their positions, and the pictures among them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A picture's size in patches, both even: the tower merges blocks of 2 x 2 patches into one token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    pub height: usize,
+    pub width: usize,
+}
+
+impl Grid {
+    /// Patches of the picture: rows of [`Picture::patches`].
+    pub fn num_patches(self) -> usize {
+        self.height * self.width
+    }
+
+    /// Tokens that the picture costs in the prompt.
+    pub fn num_tokens(self) -> usize {
+        self.num_patches() / 4
+    }
+}
+
+/// One picture as the vision tower reads it: a still image, or (later) a pair of a video's frames.
+///
+/// `patches` is `[grid.num_patches(), patch_len]` in merge-block order, a patch being (channel 3, temporal 2, row, column),
+/// normalised to -1..1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Picture {
+    pub patches: Vec<f32>,
+    pub grid: Grid,
+}
+
+/// A picture and the placeholders in [`Prompt::ids`] that its embeddings replace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlacedPicture {
+    pub picture: Arc<Picture>,
+    /// As long as `picture.grid.num_tokens()`.
+    pub placeholders: Range<usize>,
+}
+
+/// A prompt ready for the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompt {
+    pub ids: Vec<u32>,
+    /// (t, h, w) of each token: the three axes of interleaved mRoPE, equal for text.
+    pub positions: Vec<[i64; 3]>,
+    /// Added to a generated token's index in the sequence to give its position on all three axes.
+    pub rope_delta: i64,
+    /// In the order of their placeholders.
+    pub pictures: Vec<PlacedPicture>,
+}
+
+impl Prompt {
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}

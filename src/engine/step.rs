@@ -1,0 +1,89 @@
+//! One forward pass as plain data, and the trait of whoever can run it: the seam between the engine and the model.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::prompt::Picture;
+use super::sampling::Sampling;
+
+/// A place in the model's memory for one sequence: its recurrent states and its keys and values.
+/// Slots are numbered from 0 to the engine's `max_batch_size`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(pub usize);
+
+/// One forward pass over the next tokens of some sequences: one token of each that decodes, a chunk of a prompt for one
+/// that prefills. With `rows` empty it only frees memory.
+#[derive(Debug, Clone, Default)]
+pub struct Step {
+    /// Slots whose sequence has ended since the last step. Their memory may be freed.
+    pub released: Vec<Slot>,
+    pub rows: Vec<Row>,
+}
+
+/// The tokens that one sequence contributes to a step. Invariant: no two rows of a step share a slot.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub slot: Slot,
+    /// Tokens that the slot holds already. 0 begins a sequence: whatever the slot held is gone.
+    pub start: usize,
+    /// Tokens that the sequence may grow to: what its keys and values may be sized for.
+    pub max_len: usize,
+    pub ids: Vec<u32>,
+    /// (t, h, w) of each id.
+    pub positions: Vec<[i64; 3]>,
+    pub pictures: Vec<PictureRows>,
+    /// Choose a token after the last id. `None` within a prompt.
+    pub sample: Option<Sample>,
+}
+
+/// The part of a picture that lies in one row: a chunk may end within a picture.
+#[derive(Debug, Clone)]
+pub struct PictureRows {
+    pub picture: Arc<Picture>,
+    /// Which of [`Row::ids`] its embeddings replace.
+    pub rows: Range<usize>,
+    /// The picture's embedding that replaces the first of them.
+    pub first_embedding: usize,
+}
+
+/// What is needed to choose the token after a row.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    pub settings: Arc<Sampling>,
+    /// New tokens so far: 0 for the first. With the seed it determines the random number.
+    pub num_generated: usize,
+    /// Tokens of the prompt.
+    pub num_prompt: usize,
+    /// Prompt and generated ids, where `settings.reads_history()`; else empty.
+    pub history: Vec<u32>,
+}
+
+/// What became of each row, in their order.
+#[derive(Debug, Clone, Default)]
+pub struct Outputs {
+    pub rows: Vec<Outcome>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The row's tokens are in the slot; no token was asked for.
+    Prefilled,
+    Sampled(Sampled),
+    /// This sequence cannot go on (its logits are not numbers, say); the others can.
+    Failed(String),
+}
+
+/// A chosen token. Log-probabilities are of the raw logits (before any processor), natural logarithm.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampled {
+    pub id: u32,
+    pub logprob: f32,
+    /// The most likely tokens, best first, as many as [`Sampling::top_logprobs`].
+    pub top: Vec<(u32, f32)>,
+}
+
+/// The model behind the seam. Lives and dies on the engine's thread; may panic (a libtorch failure does), which fails the
+/// step's sequences only.
+pub trait ModelRunner {
+    fn run(&mut self, step: &Step) -> Outputs;
+}

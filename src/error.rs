@@ -1,0 +1,78 @@
+//! `Error`: why a request failed, in words every protocol can express.
+
+use std::time::Duration;
+
+/// Why a request failed. A variant is a reaction that a client can have; each protocol's folder turns it
+/// into that protocol's status and JSON.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// The request cannot be served as it stands. `param` is the JSON path of the offending field, where one is to blame.
+    #[error("{message}")]
+    Invalid { message: String, param: Option<String> },
+    /// A remote picture could not be fetched, or its address was refused.
+    #[error("{0}")]
+    MediaFetch(String),
+    /// The prompt does not fit in the context.
+    #[error("the prompt has {tokens} tokens, which with {new_tokens} new ones exceeds the {limit} of this server (--max-model-len)")]
+    TooLong { tokens: usize, new_tokens: usize, limit: usize },
+    /// The body is larger than the server reads.
+    #[error("the request body is larger than {limit} bytes (--max-body-bytes, SARDINE_MAX_BODY_BYTES)")]
+    PayloadTooLarge { limit: usize },
+    /// The body is of a type that nothing here can decode.
+    #[error("{0}")]
+    UnsupportedMediaType(String),
+    /// The client accepts no type that this route can produce.
+    #[error("{0}")]
+    NotAcceptable(String),
+    #[error("there is no {0} on this server")]
+    NotFound(String),
+    #[error("{method} is not allowed here; allowed: {allowed}")]
+    MethodNotAllowed { method: String, allowed: String },
+    #[error("{0}")]
+    Unauthorized(String),
+    /// The queue is full; trying again after `retry_after` is sensible.
+    #[error("the server is overloaded: all {queue} places of its queue are taken; try again in {} s", retry_after.as_secs())]
+    Overloaded { queue: usize, retry_after: Duration },
+    /// The server cannot answer anybody now.
+    #[error("{}", .0.message())]
+    Unavailable(Unavailable),
+    /// The server's own time limit ended the request.
+    #[error("{0}")]
+    Timeout(String),
+    /// Generation failed for a reason the client did not cause. `deterministic`: the same request will fail again.
+    #[error("generation failed: {message}")]
+    Generation { message: String, deterministic: bool },
+}
+
+/// Why nobody is served at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// The weights are not loaded yet.
+    Loading,
+    /// The process is draining before it exits.
+    ShuttingDown,
+    /// The engine thread is gone; the process should be restarted.
+    Unhealthy,
+}
+
+impl Unavailable {
+    fn message(self) -> &'static str {
+        match self {
+            Unavailable::Loading => "the model is still loading; try again shortly",
+            Unavailable::ShuttingDown => "the server is shutting down; send the request to another replica",
+            Unavailable::Unhealthy => "the engine has stopped; the server must be restarted",
+        }
+    }
+}
+
+impl Error {
+    /// An [`Error::Invalid`] about the whole request.
+    pub fn invalid(message: impl Into<String>) -> Error {
+        Error::Invalid { message: message.into(), param: None }
+    }
+
+    /// An [`Error::Invalid`] about the field at the JSON path `param`.
+    pub fn invalid_param(param: impl Into<String>, message: impl Into<String>) -> Error {
+        Error::Invalid { message: message.into(), param: Some(param.into()) }
+    }
+}

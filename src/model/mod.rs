@@ -1,0 +1,1 @@
+//! Qwen3.5 in tensors; the only home of `tch`.
