@@ -284,7 +284,8 @@ mod tests {
 
     #[test]
     fn the_platforms_variables_set_what_the_flags_set() {
-        let settings = serve(&[("PORT", "80"), ("HF_MODEL_DIR", "/repository"), ("MODEL_ID", "org/name")], &[]).unwrap();
+        let settings =
+            serve(&[("PORT", "80"), ("HF_MODEL_DIR", "/repository"), ("MODEL_ID", "org/name")], &[]).unwrap();
         assert_eq!((settings.port, settings.model.model.as_deref()), (80, Some("/repository")));
     }
 

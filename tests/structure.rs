@@ -99,12 +99,14 @@ fn every_package_stays_in_its_home() {
 #[test]
 fn dependencies_point_down() {
     for source in sources().iter().filter(|source| source.path != "lib.rs" && source.path != "main.rs") {
-        let allowed = LAYERS.iter().find(|(layer, _)| *layer == source.layer()).map_or(&[][..], |(_, allowed)| *allowed);
+        let allowed =
+            LAYERS.iter().find(|(layer, _)| *layer == source.layer()).map_or(&[][..], |(_, allowed)| *allowed);
         for line in source.code() {
             for (at, _) in line.match_indices("crate::") {
                 let rest = &line[at + "crate::".len()..];
                 let target = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
-                let fine = target == "error" || target == source.layer() || allowed.contains(&target) || target.is_empty();
+                let fine =
+                    target == "error" || target == source.layer() || allowed.contains(&target) || target.is_empty();
                 assert!(fine, "{} may not use crate::{target}", source.path);
             }
         }
@@ -133,5 +135,8 @@ fn the_environment_is_read_in_one_file() {
 #[test]
 fn unwinding_stays_on() {
     let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
-    assert!(!manifest.contains("panic = \"abort\""), "the engine turns a failure of libtorch into an error by unwinding");
+    assert!(
+        !manifest.contains("panic = \"abort\""),
+        "the engine turns a failure of libtorch into an error by unwinding"
+    );
 }
