@@ -48,6 +48,10 @@ impl Service {
         })
         .await?;
         let max_new_tokens = max_new_tokens(request.length.max, prompt.len(), self.engine.limits().max_model_len)?;
+        let mut sampling = request.sampling;
+        if let Some((at, _)) = &mut sampling.forced_eos {
+            *at = prompt.len() + max_new_tokens - 1;
+        }
         let answer = Submission {
             prompt: Arc::new(prompt),
             max_new_tokens,
@@ -55,7 +59,7 @@ impl Service {
             stop: request.stop,
             skip_special_tokens: request.skip_special_tokens,
         };
-        (0..count).map(|index| self.submit(&answer, reseeded(&request.sampling, index))).collect()
+        (0..count).map(|index| self.submit(&answer, reseeded(&sampling, index))).collect()
     }
 
     fn submit(&self, answer: &Submission, sampling: Sampling) -> Result<Generation, Error> {
@@ -93,6 +97,11 @@ impl Service {
 
     pub fn num_running(&self) -> usize {
         self.engine.num_running()
+    }
+
+    /// Token ids from 0 to this can be named in a request.
+    pub fn vocab_size(&self) -> usize {
+        self.chat.tokenizer().vocabulary().len()
     }
 
     /// The checkpoint's own generation settings.
