@@ -8,3 +8,4 @@ pub mod generation;
 pub mod http;
 pub mod media;
 pub mod model;
+pub mod settings;

@@ -10,3 +10,16 @@ pub enum Source {
     /// The file itself.
     File(Bytes),
 }
+
+use std::sync::Arc;
+
+use crate::engine::Picture;
+use crate::error::Error;
+
+pub struct Media;
+
+impl Media {
+    pub async fn pictures(&self, _: &[Source]) -> Result<Vec<Arc<Picture>>, Error> {
+        todo!()
+    }
+}
