@@ -1,6 +1,33 @@
 //! URL, base64 or bytes -> pixels -> patches: everything that fetches and decodes pictures.
 
+mod address;
+pub mod decode;
+mod fetch;
+mod format;
+mod limits;
+pub mod patches;
+pub mod preprocess;
+pub mod resize;
+mod rgb;
+pub mod size;
+mod source;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
+use futures_util::future::try_join_all;
+use tokio::sync::Semaphore;
+
+use crate::checkpoint::Checkpoint;
+use crate::engine::Picture;
+use crate::error::Error;
+use fetch::Fetcher;
+use preprocess::Preprocess;
+use source::Located;
+
+pub use limits::MediaLimits;
+pub use rgb::Rgb;
 
 /// Where a picture comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,15 +38,165 @@ pub enum Source {
     File(Bytes),
 }
 
-use std::sync::Arc;
-
-use crate::engine::Picture;
-use crate::error::Error;
-
-pub struct Media;
+/// Turns the pictures of requests into what the vision tower reads. One for the whole process.
+pub struct Media {
+    limits: MediaLimits,
+    /// `None` where the checkpoint has no vision tower.
+    preprocess: Option<Arc<Preprocess>>,
+    /// `None` where remote pictures are not fetched.
+    fetcher: Option<Fetcher>,
+    fetches: Semaphore,
+    /// Shared with the blocking threads, so that a decode whose client has left still counts until it ends.
+    decodes: Arc<Semaphore>,
+}
 
 impl Media {
-    pub async fn pictures(&self, _: &[Source]) -> Result<Vec<Arc<Picture>>, Error> {
-        todo!()
+    /// Reads how `checkpoint` wants its pictures prepared. Errors, in one line, where it wants what is not implemented.
+    pub fn start(checkpoint: &Checkpoint, limits: MediaLimits) -> Result<Media, String> {
+        limits.check()?;
+        let preprocess = Preprocess::load(checkpoint)?.map(Arc::new);
+        let fetcher = if limits.allow_remote_images { Some(Fetcher::new(&limits)?) } else { None };
+        Ok(Media {
+            preprocess,
+            fetcher,
+            fetches: Semaphore::new(limits.fetch_concurrency),
+            decodes: Arc::new(Semaphore::new(limits.decode_concurrency)),
+            limits,
+        })
+    }
+
+    /// The pictures of one request, in the order of `sources`, fetched and decoded side by side.
+    ///
+    /// Fails as a whole with the first failure: [`Error::MediaFetch`] where a remote picture could not be had or its
+    /// address was refused, else [`Error::Invalid`]. Dropping the future ends its downloads.
+    pub async fn pictures(&self, sources: &[Source]) -> Result<Vec<Arc<Picture>>, Error> {
+        if sources.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(preprocess) = &self.preprocess else {
+            return Err(Error::invalid(
+                "this checkpoint reads text only: it has no vision tower, so leave the pictures out",
+            ));
+        };
+        if sources.len() > self.limits.max_images {
+            return Err(Error::invalid(format!(
+                "the request has {} pictures, more than the {} that this server takes \
+                 (--max-images, SARDINE_MAX_IMAGES)",
+                sources.len(),
+                self.limits.max_images
+            )));
+        }
+        let tokens = Arc::new(TokenBudget::new(self.limits.max_image_tokens));
+        let pictures = sources.iter().enumerate().map(|(index, source)| {
+            let tokens = tokens.clone();
+            async move {
+                let picture = self.picture(source, preprocess, tokens).await;
+                picture.map(Arc::new).map_err(|error| name_picture(error, index, sources.len()))
+            }
+        });
+        try_join_all(pictures).await
+    }
+
+    async fn picture(
+        &self,
+        source: &Source,
+        preprocess: &Arc<Preprocess>,
+        tokens: Arc<TokenBudget>,
+    ) -> Result<Picture, Error> {
+        let encoded = match source::locate(source)? {
+            Located::Remote(url) => Encoded::File(self.fetch(url).await?),
+            Located::Base64(text) => Encoded::Base64(text.to_owned()),
+            Located::File(bytes) => Encoded::File(bytes.clone()),
+        };
+        let permit = self.decodes.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (preprocess, limits) = (preprocess.clone(), self.limits.clone());
+        let prepared = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            prepare(encoded, &preprocess, &limits, &tokens)
+        });
+        prepared.await.unwrap_or_else(|_panic| {
+            Err(Error::invalid(
+                "the picture's file is malformed in a way that its decoder cannot handle; \
+                 save it anew, for example as PNG",
+            ))
+        })
+    }
+
+    async fn fetch(&self, url: url::Url) -> Result<Bytes, Error> {
+        let Some(fetcher) = &self.fetcher else {
+            return Err(Error::MediaFetch(
+                "this server does not fetch remote pictures (--allow-remote-images, SARDINE_ALLOW_REMOTE_IMAGES); \
+                 send the picture itself as a data: URL or as base64"
+                    .to_owned(),
+            ));
+        };
+        let _permit = self.fetches.acquire().await.expect("the semaphore is never closed");
+        fetcher.fetch(url).await
+    }
+}
+
+/// A picture's file as it came, owned so that a blocking thread can take it.
+enum Encoded {
+    Base64(String),
+    File(Bytes),
+}
+
+/// The steps that cost CPU time, in order; runs on a blocking thread.
+fn prepare(
+    encoded: Encoded,
+    preprocess: &Preprocess,
+    limits: &MediaLimits,
+    tokens: &TokenBudget,
+) -> Result<Picture, Error> {
+    let file = match encoded {
+        Encoded::Base64(text) => Bytes::from(source::decode_base64(&text, limits.max_image_bytes)?),
+        Encoded::File(bytes) => bytes,
+    };
+    if file.len() > limits.max_image_bytes {
+        return Err(Error::invalid(limits.too_many_bytes()));
+    }
+    let picture = decode::decode(&file, limits.max_image_pixels)?;
+    drop(file);
+    let (height, width) = preprocess.target_size(picture.height, picture.width)?;
+    let grid = preprocess.grid(height, width);
+    tokens.spend(grid.num_tokens())?;
+    let resized = resize::resize(picture, height, width);
+    Ok(Picture { patches: patches::patches(&resized, preprocess), grid })
+}
+
+/// The tokens that the pictures of one request may still cost. Patches are 24 KiB a token, so this bounds their memory.
+struct TokenBudget {
+    limit: usize,
+    spent: AtomicUsize,
+}
+
+impl TokenBudget {
+    fn new(limit: usize) -> TokenBudget {
+        TokenBudget { limit, spent: AtomicUsize::new(0) }
+    }
+
+    fn spend(&self, tokens: usize) -> Result<(), Error> {
+        let spent = self.spent.fetch_add(tokens, Ordering::Relaxed) + tokens;
+        if spent > self.limit {
+            return Err(Error::invalid(format!(
+                "the pictures cost more than the {} tokens that one request's may \
+                 (--max-image-tokens, SARDINE_MAX_IMAGE_TOKENS); send fewer or smaller ones",
+                self.limit
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Says which of several pictures an error is about.
+fn name_picture(error: Error, index: usize, num_pictures: usize) -> Error {
+    if num_pictures == 1 {
+        return error;
+    }
+    let name = |message: String| format!("picture {} of {num_pictures}: {message}", index + 1);
+    match error {
+        Error::Invalid { message, param } => Error::Invalid { message: name(message), param },
+        Error::MediaFetch(message) => Error::MediaFetch(name(message)),
+        other => other,
     }
 }

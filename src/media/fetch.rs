@@ -1,0 +1,136 @@
+//! Fetches a remote picture, and nothing that the network's guard does not permit.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{Client, Response, redirect};
+use url::Url;
+
+use super::MediaLimits;
+use super::address::{AddressGuard, Refused};
+use crate::error::Error;
+
+/// An http client for pictures from anywhere.
+pub(super) struct Fetcher {
+    client: Client,
+    guard: AddressGuard,
+    limits: MediaLimits,
+}
+
+impl Fetcher {
+    pub(super) fn new(limits: &MediaLimits) -> Result<Fetcher, String> {
+        const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+        let guard = AddressGuard::new(&limits.allowed_networks);
+        let client = Client::builder()
+            .user_agent(concat!("sardine/", env!("CARGO_PKG_VERSION")))
+            .no_proxy() // a proxy would resolve the names itself
+            .no_gzip() // so that a body's length is the picture's
+            .referer(false)
+            .dns_resolver(Arc::new(guard.clone()))
+            .redirect(redirect_policy(guard.clone(), limits.max_redirects))
+            .connect_timeout(CONNECT_TIMEOUT.min(limits.fetch_timeout))
+            .timeout(limits.fetch_timeout)
+            .build()
+            .map_err(|error| {
+                format!(
+                    "the client that fetches pictures could not be set up (are CA certificates installed?): {}",
+                    chain(&error)
+                )
+            })?;
+        Ok(Fetcher { client, guard, limits: limits.clone() })
+    }
+
+    /// The body at `url`. Every failure is an [`Error::MediaFetch`].
+    pub(super) async fn fetch(&self, url: Url) -> Result<Bytes, Error> {
+        let shown = without_query(&url);
+        let fetched = self.try_fetch(url).await;
+        fetched.map_err(|problem| Error::MediaFetch(format!("the picture at {shown} could not be fetched: {problem}")))
+    }
+
+    async fn try_fetch(&self, url: Url) -> Result<Bytes, String> {
+        self.guard.check_url(&url).map_err(|refused| refused.to_string())?;
+        let response = self.client.get(url).send().await.map_err(|error| self.problem(&error))?;
+        let status = response.status();
+        if status.is_redirection() {
+            // A redirect that the policy was not even asked about, such as one to file:.
+            return Err(format!("it answered {status} and led to no http(s) URL"));
+        }
+        if !status.is_success() {
+            return Err(format!("it answered {status}"));
+        }
+        self.read(response).await
+    }
+
+    /// Reads no more than the limit, whatever length the server claims.
+    async fn read(&self, mut response: Response) -> Result<Bytes, String> {
+        let limit = self.limits.max_image_bytes;
+        if response.content_length().is_some_and(|length| length > limit as u64) {
+            return Err(self.limits.too_many_bytes());
+        }
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.problem(&error))? {
+            if body.len() + chunk.len() > limit {
+                return Err(self.limits.too_many_bytes());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+
+    /// What went wrong, in words for the client.
+    fn problem(&self, error: &reqwest::Error) -> String {
+        if let Some(refused) = refusal(error) {
+            return refused.to_string();
+        }
+        if error.is_timeout() {
+            return format!(
+                "it did not answer within {} s (--image-fetch-timeout, SARDINE_IMAGE_FETCH_TIMEOUT)",
+                self.limits.fetch_timeout.as_secs_f32()
+            );
+        }
+        chain(error)
+    }
+}
+
+/// Follows a few redirects, each judged as the first URL was.
+fn redirect_policy(guard: AddressGuard, max_redirects: usize) -> redirect::Policy {
+    redirect::Policy::custom(move |attempt| {
+        if attempt.previous().len() > max_redirects {
+            let many = Refused(format!(
+                "it redirects more than {max_redirects} times (--max-image-redirects, SARDINE_MAX_IMAGE_REDIRECTS)"
+            ));
+            return attempt.error(many);
+        }
+        match guard.check_url(attempt.url()) {
+            Ok(()) => attempt.follow(),
+            Err(refused) => attempt.error(refused),
+        }
+    })
+}
+
+/// The guard's refusal among the causes of a client's error.
+fn refusal<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Refused> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// An error's last cause, which says the most: the outer ones repeat the URL.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    causes(error).last().map_or_else(String::new, |cause| cause.to_string())
+}
+
+/// A URL for an error text: a query may carry a signature.
+fn without_query(url: &Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    shown.set_fragment(None);
+    // Neither can be set on a URL without a host; then there is nothing to hide.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.into()
+}

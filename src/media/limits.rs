@@ -1,0 +1,84 @@
+//! `MediaLimits`: what a request's pictures may cost this process.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// The limits that protect the process from pictures, each named as its flag and environment variable are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MediaLimits {
+    /// `--allow-remote-images`, `SARDINE_ALLOW_REMOTE_IMAGES`: whether http(s) URLs are fetched at all.
+    pub allow_remote_images: bool,
+    /// `--allowed-image-networks`, `SARDINE_ALLOWED_IMAGE_NETWORKS`: networks that may be fetched from although they
+    /// are not public, for pictures on an intranet.
+    pub allowed_networks: Vec<IpNet>,
+    /// `--max-image-bytes`, `SARDINE_MAX_IMAGE_BYTES`: the longest encoded file, remote or sent along.
+    pub max_image_bytes: usize,
+    /// `--max-image-pixels`, `SARDINE_MAX_IMAGE_PIXELS`: the largest picture that is decoded, in pixels before
+    /// resizing.
+    pub max_image_pixels: usize,
+    /// `--max-images`, `SARDINE_MAX_IMAGES`: pictures of one request.
+    pub max_images: usize,
+    /// `--max-image-tokens`, `SARDINE_MAX_IMAGE_TOKENS`: tokens that the pictures of one request may cost together.
+    pub max_image_tokens: usize,
+    /// `--image-fetch-timeout`, `SARDINE_IMAGE_FETCH_TIMEOUT`: from the first connection to the last byte, redirects
+    /// included.
+    pub fetch_timeout: Duration,
+    /// `--max-image-redirects`, `SARDINE_MAX_IMAGE_REDIRECTS`.
+    pub max_redirects: usize,
+    /// `--image-fetch-concurrency`, `SARDINE_IMAGE_FETCH_CONCURRENCY`: downloads at a time, over all requests.
+    pub fetch_concurrency: usize,
+    /// `--image-decode-concurrency`, `SARDINE_IMAGE_DECODE_CONCURRENCY`: pictures decoded at a time, over all requests.
+    pub decode_concurrency: usize,
+}
+
+impl Default for MediaLimits {
+    /// Safe on a small machine, and wide enough for a photograph straight from a telephone.
+    fn default() -> MediaLimits {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        MediaLimits {
+            allow_remote_images: true,
+            allowed_networks: Vec::new(),
+            // A 50-megapixel JPEG has 10 to 15 MB; base64 of this much still fits in a 32 MiB body.
+            max_image_bytes: 20 << 20,
+            // Telephones take 50; at 3 bytes a pixel this is 192 MB while a picture is being prepared.
+            max_image_pixels: 64_000_000,
+            max_images: 16,
+            // What one picture of the checkpoint's full size costs: 400 MB of patches.
+            max_image_tokens: 16_384,
+            fetch_timeout: Duration::from_secs(10),
+            max_redirects: 3,
+            fetch_concurrency: 16,
+            // The model's own threads want the cores as well.
+            decode_concurrency: cores.div_ceil(2),
+        }
+    }
+}
+
+impl MediaLimits {
+    /// Refuses limits under which no picture could ever be served.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("--max-image-bytes", self.max_image_bytes),
+            ("--max-image-pixels", self.max_image_pixels),
+            ("--image-fetch-concurrency", self.fetch_concurrency),
+            ("--image-decode-concurrency", self.decode_concurrency),
+        ];
+        match positive.into_iter().find(|(_, value)| *value == 0) {
+            Some((flag, _)) => Err(format!("{flag} is 0; it must be at least 1")),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn too_many_bytes(&self) -> String {
+        too_many_bytes(self.max_image_bytes)
+    }
+}
+
+/// What to say of a file longer than `max_image_bytes`.
+pub(super) fn too_many_bytes(max_image_bytes: usize) -> String {
+    format!(
+        "the picture's file is larger than the {max_image_bytes} bytes that this server reads \
+         (--max-image-bytes, SARDINE_MAX_IMAGE_BYTES)"
+    )
+}

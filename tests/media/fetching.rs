@@ -1,0 +1,247 @@
+//! Remote pictures: what is fetched, what is refused, and that an internal server never hears of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use sardine::error::Error;
+use sardine::media::{Media, MediaLimits, Source};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use wiremock::matchers::{any, path};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use crate::fixtures::{file, media};
+
+/// A server that may be fetched from, in the place of one on the internet, and one that may not.
+struct Network {
+    public: MockServer,
+    internal: MockServer,
+    media: Media,
+}
+
+impl Network {
+    async fn start(limits: MediaLimits) -> Network {
+        // All of 127/8 is this machine; one address of it is allowed.
+        let public = MockServer::builder().listener(std::net::TcpListener::bind("127.0.0.2:0").unwrap()).start().await;
+        let internal = MockServer::start().await;
+        Mock::given(any())
+            .respond_with(ResponseTemplate::new(200).set_body_bytes(file("rgb.png")))
+            .mount(&internal)
+            .await;
+        let media = media(allowing_public(limits));
+        Network { public, internal, media }
+    }
+
+    async fn serve(&self, at: &str, answer: ResponseTemplate) -> String {
+        Mock::given(path(at)).respond_with(answer).mount(&self.public).await;
+        format!("{}{at}", self.public.uri())
+    }
+
+    async fn fetch(&self, url: &str) -> Result<(), Error> {
+        self.media.pictures(&[Source::Text(url.to_owned())]).await.map(|_| ())
+    }
+
+    async fn refusal(&self, url: &str) -> String {
+        match self.fetch(url).await {
+            Err(Error::MediaFetch(message)) => message,
+            other => panic!("{url}: not refused as a failed fetch: {other:?}"),
+        }
+    }
+
+    async fn internal_requests(&self) -> usize {
+        self.internal.received_requests().await.unwrap().len()
+    }
+}
+
+fn allowing_public(limits: MediaLimits) -> MediaLimits {
+    MediaLimits { allowed_networks: vec!["127.0.0.2/32".parse().unwrap()], ..limits }
+}
+
+fn png() -> ResponseTemplate {
+    ResponseTemplate::new(200).set_body_bytes(file("rgb.png"))
+}
+
+fn redirect(to: &str) -> ResponseTemplate {
+    ResponseTemplate::new(302).insert_header("location", to)
+}
+
+/// Answers every connection's first request with `answer`, for what a well-behaved server cannot be made to do.
+async fn raw_server<F, Answer>(answer: F) -> SocketAddr
+where
+    F: Fn(TcpStream) -> Answer + Send + 'static,
+    Answer: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _request = stream.read(&mut [0; 4096]).await;
+            tokio::spawn(answer(stream));
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_picture_is_fetched_from_an_allowed_network_and_through_redirects() {
+    let network = Network::start(MediaLimits::default()).await;
+    let direct = network.serve("/cat", png()).await;
+    network.serve("/1", redirect("/2")).await;
+    network.serve("/2", redirect("/3")).await;
+    network.serve("/3", redirect("/cat")).await;
+    network.fetch(&direct).await.unwrap();
+    network.fetch(&format!("{}/1", network.public.uri())).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_spelling_of_an_internal_address_reaches_it() {
+    let network = Network::start(MediaLimits::default()).await;
+    let port = network.internal.address().port();
+    let hosts = "127.0.0.1 localhost LOCALHOST [::1] [::] 0.0.0.0 127.1 0x7f000001 2130706433 017700000001 0177.0.0.1 ①②⑦.⓪.⓪.① \
+                 [::ffff:127.0.0.1] [::ffff:7f00:1] [64:ff9b::7f00:1] [2002:7f00:1::] 169.254.169.254 [fd00:ec2::254] [fe80::1] 10.0.0.1 \
+                 172.16.0.1 192.168.0.1 100.64.0.1 user@127.0.0.2 user:word@127.0.0.2";
+    for (index, host) in hosts.split_whitespace().enumerate() {
+        let url = format!("http://{host}:{port}/cat.png");
+        let message = network.refusal(&url).await;
+        assert!(message.contains("not a public address") || message.contains("user name"), "{url}: {message}");
+        let hop = network.serve(&format!("/to/{index}"), redirect(&url)).await;
+        let message = network.refusal(&hop).await;
+        assert!(
+            message.contains("not a public address") || message.contains("user name"),
+            "redirect to {url}: {message}"
+        );
+    }
+    assert_eq!(network.internal_requests().await, 0);
+}
+
+#[tokio::test]
+async fn redirects_to_other_schemes_are_refused() {
+    let network = Network::start(MediaLimits::default()).await;
+    for (index, target) in
+        ["file:///etc/passwd", "ftp://example.com/cat.png", "data:image/png;base64,AAAA"].iter().enumerate()
+    {
+        let hop = network.serve(&format!("/{index}"), redirect(target)).await;
+        let message = network.refusal(&hop).await;
+        assert!(message.contains("302") || message.contains("only by http(s)"), "{target}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_chain_of_redirects_ends_at_the_limit() {
+    let network = Network::start(MediaLimits::default()).await;
+    let circle = network.serve("/circle", redirect("/circle")).await;
+    let message = network.refusal(&circle).await;
+    assert!(message.contains("more than 3 times") && message.contains("--max-image-redirects"), "{message}");
+    assert_eq!(network.public.received_requests().await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn remote_pictures_can_be_switched_off() {
+    let network = Network::start(MediaLimits { allow_remote_images: false, ..MediaLimits::default() }).await;
+    let url = network.serve("/cat", png()).await;
+    assert!(network.refusal(&url).await.contains("--allow-remote-images"));
+    assert!(network.public.received_requests().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_that_announces_too_much_is_not_read() {
+    let network = Network::start(MediaLimits { max_image_bytes: 1000, ..MediaLimits::default() }).await;
+    let url = network.serve("/large", ResponseTemplate::new(200).set_body_bytes(vec![0; 1001])).await;
+    assert!(network.refusal(&url).await.contains("--max-image-bytes"));
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_cut_off_at_the_limit() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = sent.clone();
+    let address = raw_server(move |mut stream| {
+        let counter = counter.clone();
+        async move {
+            let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            let chunk = [b"10000\r\n".as_slice(), &[0; 65536], b"\r\n"].concat();
+            let mut open = stream.write_all(head).await.is_ok();
+            while open {
+                open = stream.write_all(&chunk).await.is_ok();
+                counter.fetch_add(chunk.len(), Ordering::Relaxed);
+            }
+        }
+    })
+    .await;
+    let network = Network::start(MediaLimits { max_image_bytes: 1 << 20, ..MediaLimits::default() }).await;
+    assert!(network.refusal(&format!("http://{address}/")).await.contains("--max-image-bytes"));
+    // The sockets' buffers hold some more.
+    assert!(sent.load(Ordering::Relaxed) < 32 << 20);
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_or_slow_runs_into_the_time_limit() {
+    let silent = raw_server(|stream| async move {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        drop(stream);
+    })
+    .await;
+    let slow = raw_server(|mut stream| async move {
+        let mut open = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").await.is_ok();
+        while open {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            open = stream.write_all(b"x").await.is_ok();
+        }
+    })
+    .await;
+    let network =
+        Network::start(MediaLimits { fetch_timeout: Duration::from_millis(300), ..MediaLimits::default() }).await;
+    for address in [silent, slow] {
+        let start = Instant::now();
+        let message = network.refusal(&format!("http://{address}/")).await;
+        assert!(message.contains("within 0.3 s") && message.contains("--image-fetch-timeout"), "{message}");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_failure_says_what_the_server_answered_without_the_urls_secrets() {
+    let network = Network::start(MediaLimits::default()).await;
+    let url = network.serve("/gone", ResponseTemplate::new(404)).await;
+    let message = network.refusal(&format!("{url}?signature=secret")).await;
+    assert!(message.contains("404 Not Found") && message.contains("/gone") && !message.contains("secret"), "{message}");
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_picture_is_the_clients_mistake() {
+    let network = Network::start(MediaLimits::default()).await;
+    let url = network.serve("/page", ResponseTemplate::new(200).set_body_string("<!doctype html><p>Log in</p>")).await;
+    match network.fetch(&url).await {
+        Err(Error::Invalid { message, .. }) => assert!(message.contains("HTML page"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_dropped_ends_its_download() {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let counter = closed.clone();
+    let address = raw_server(move |mut stream| {
+        let counter = counter.clone();
+        async move {
+            let mut open = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n").await.is_ok();
+            while open {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                open = stream.write_all(b"x").await.is_ok();
+            }
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let network = Network::start(MediaLimits::default()).await;
+    let url = format!("http://{address}/");
+    tokio::time::timeout(Duration::from_millis(200), network.fetch(&url)).await.unwrap_err();
+    for _ in 0..200 {
+        if closed.load(Ordering::SeqCst) == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the connection is still open two seconds after its request was dropped");
+}

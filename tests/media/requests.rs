@@ -1,0 +1,109 @@
+//! Whole requests' pictures through `Media`: order, limits, and files made to do harm.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use sardine::error::Error;
+use sardine::media::{MediaLimits, Source};
+use serde_json::json;
+
+use crate::fixtures::{file, media, media_of, pictures, vision_config};
+
+fn inline(name: &str) -> Source {
+    Source::File(Bytes::from(file(name)))
+}
+
+fn message(result: Result<impl std::fmt::Debug, Error>) -> String {
+    match result {
+        Err(Error::Invalid { message, .. }) => message,
+        other => panic!("not refused as invalid: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn pictures_come_back_in_the_order_they_were_sent() {
+    let names = ["turned.png", "rgb.png", "turned.jpg", "grey.png"];
+    let sources: Vec<Source> = names.into_iter().map(inline).collect();
+    let pictures = media(MediaLimits::default()).pictures(&sources).await.unwrap();
+    let upright: Vec<bool> = pictures.iter().map(|picture| picture.grid.height > picture.grid.width).collect();
+    assert_eq!(upright, [true, false, true, false]);
+}
+
+#[tokio::test]
+async fn a_file_a_data_url_and_bare_base64_give_the_same_picture() {
+    let base64 = STANDARD.encode(file("rgb.png"));
+    let sources = [
+        inline("rgb.png"),
+        Source::Text(format!("data:image/png;base64,{base64}")),
+        Source::Text(base64.trim_end_matches('=').replace('+', "-").replace('/', "_")),
+    ];
+    let pictures = media(MediaLimits::default()).pictures(&sources).await.unwrap();
+    assert_eq!(pictures[0], pictures[1]);
+    assert_eq!(pictures[0], pictures[2]);
+    // 50x36 grows to at least 65536 pixels in steps of 32: 320x224.
+    assert_eq!((pictures[0].grid.height, pictures[0].grid.width), (14, 20));
+    assert_eq!(pictures[0].patches.len(), 14 * 20 * 1536);
+}
+
+#[tokio::test]
+async fn an_error_says_which_of_several_pictures_it_is_about() {
+    let sources = [inline("rgb.png"), Source::File(Bytes::from_static(b"%PDF-1.7"))];
+    let message = message(media(MediaLimits::default()).pictures(&sources).await);
+    assert!(message.starts_with("picture 2 of 2: ") && message.contains("PDF"), "{message}");
+}
+
+#[tokio::test]
+async fn each_limit_refuses_what_is_beyond_it_and_names_its_flag() {
+    let base64 = Source::Text(STANDARD.encode(file("rgb.png")));
+    let limits = MediaLimits::default;
+    let cases = [
+        (MediaLimits { max_images: 1, ..limits() }, vec![inline("rgb.png"); 2], "--max-images"),
+        (MediaLimits { max_image_bytes: 1000, ..limits() }, vec![inline("rgb.png")], "--max-image-bytes"),
+        (MediaLimits { max_image_bytes: 1000, ..limits() }, vec![base64], "--max-image-bytes"),
+        (MediaLimits { max_image_pixels: 1799, ..limits() }, vec![inline("rgb.png")], "--max-image-pixels"),
+        (MediaLimits { max_image_tokens: 139, ..limits() }, vec![inline("rgb.png"); 2], "--max-image-tokens"),
+    ];
+    for (limits, sources, flag) in cases {
+        let message = message(media(limits).pictures(&sources).await);
+        assert!(message.contains(flag), "{flag}: {message}");
+    }
+    let just_enough = MediaLimits { max_images: 2, max_image_pixels: 1800, max_image_tokens: 140, ..limits() };
+    assert!(media(just_enough).pictures(&vec![inline("rgb.png"); 2]).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_checkpoint_without_a_vision_tower_refuses_pictures_and_no_others() {
+    let media = media_of(&[("config.json", json!({"model_type": "qwen3_5_text"}))], MediaLimits::default()).unwrap();
+    assert!(message(media.pictures(&[inline("rgb.png")]).await).contains("reads text only"));
+    assert!(media.pictures(&[]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_checkpoint_without_a_preprocessor_file_gets_qwens_values() {
+    let bare = media_of(&[("config.json", vision_config())], MediaLimits::default()).unwrap();
+    let sources = [inline("rgb.png")];
+    let full = media(MediaLimits::default());
+    assert_eq!(bare.pictures(&sources).await.unwrap(), full.pictures(&sources).await.unwrap());
+}
+
+/// Every file with bytes changed here and there: whatever the decoders do, the request ends in a picture or in words.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_file_never_takes_more_than_its_own_request_down() {
+    let limits = MediaLimits { max_image_pixels: 100_000, max_image_tokens: 200, ..MediaLimits::default() };
+    let media = media(limits);
+    for name in pictures() {
+        let whole = file(&name);
+        for round in 0..40_usize {
+            let mut damaged = whole.clone();
+            for change in 0..1 + round % 4 {
+                // Mostly in the header, where sizes and tables are.
+                let reach = if round % 2 == 0 { whole.len().min(256) } else { whole.len() };
+                damaged[(round * 7919 + change * 104_729) % reach] ^= 1 << ((round + change) % 8);
+            }
+            match media.pictures(&[Source::File(Bytes::from(damaged))]).await {
+                Ok(_) | Err(Error::Invalid { .. }) => {}
+                Err(other) => panic!("{name}, round {round}: {other:?}"),
+            }
+        }
+    }
+}
