@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::argmax::sample;
+use super::sampler::sample;
 use super::cache::Slots;
 use super::config::Config;
 use super::decoder::Decoder;
