@@ -13,7 +13,9 @@ pub enum Error {
     #[error("{0}")]
     MediaFetch(String),
     /// The prompt does not fit in the context.
-    #[error("the prompt has {tokens} tokens, which with {new_tokens} new ones exceeds the {limit} of this server (--max-model-len)")]
+    #[error(
+        "the prompt has {tokens} tokens, which with {new_tokens} new ones exceeds the {limit} of this server (--max-model-len)"
+    )]
     TooLong { tokens: usize, new_tokens: usize, limit: usize },
     /// The body is larger than the server reads.
     #[error("the request body is larger than {limit} bytes (--max-body-bytes, SARDINE_MAX_BODY_BYTES)")]

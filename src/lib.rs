@@ -8,3 +8,5 @@ pub mod generation;
 pub mod http;
 pub mod media;
 pub mod model;
+pub mod progress;
+pub mod settings;

@@ -91,9 +91,9 @@ impl Checkpoint {
                 let map = unsafe { Mmap::map(&opened) }.map_err(name)?;
                 Ok(Bytes::Mapped(Arc::new(map)))
             }
-            Checkpoint::Embedded => embedded::file(file)
-                .map(Bytes::Static)
-                .ok_or_else(|| format!("fry (embedded): there is no {file}")),
+            Checkpoint::Embedded => {
+                embedded::file(file).map(Bytes::Static).ok_or_else(|| format!("fry (embedded): there is no {file}"))
+            }
         }
     }
 }

@@ -15,7 +15,8 @@ pub struct Slot(pub usize);
 /// that prefills. With `rows` empty it only frees memory.
 #[derive(Debug, Clone, Default)]
 pub struct Step {
-    /// Slots whose sequence has ended since the last step. Their memory may be freed.
+    /// Slots whose sequence has ended since the last step: their memory may be freed, before the rows are looked at (a row may
+    /// begin a sequence in one of them).
     pub released: Vec<Slot>,
     pub rows: Vec<Row>,
 }

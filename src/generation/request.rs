@@ -1,6 +1,5 @@
-//! The request path: a conversation in, a stream of deltas out. Every protocol calls this and nothing else.
+//! A request in the one form that all protocols translate theirs into.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -8,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::engine::Sampling;
 use crate::media::Source;
 
-/// A request in the one form that all protocols translate theirs into. Defaults are resolved: no field means "default".
+/// A request. Defaults are resolved: no field means "default".
 #[derive(Debug, Clone)]
 pub struct ChatRequest {
     pub input: Input,
@@ -81,60 +80,4 @@ pub struct Stop {
     pub strings: Vec<String>,
     /// Whether the text that ended the answer stays in it (Transformers and TGI: yes; OpenAI: no).
     pub keep_string: bool,
-}
-
-/// A generated token with its own text.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Token {
-    pub id: u32,
-    /// The token decoded on its own.
-    pub text: String,
-    pub logprob: f32,
-    pub special: bool,
-    /// The most likely alternatives: (id, text, logprob).
-    pub top: Vec<(u32, String, f32)>,
-}
-
-/// A piece of the answer. `text` is what became readable: empty while a character is incomplete.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Delta {
-    pub text: String,
-    pub tokens: Vec<Token>,
-}
-
-/// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// A token in [`Stop::eos`].
-    Eos,
-    StopString,
-    /// The longest answer, or the end of the context.
-    Length,
-    /// `max_time` has passed; the text so far stands.
-    Time,
-}
-
-/// A whole answer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
-    pub text: String,
-    pub tokens: Vec<Token>,
-    pub finish: Finish,
-    pub usage: Usage,
-}
-
-/// What an answer cost.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Usage {
-    pub prompt_tokens: usize,
-    pub generated_tokens: usize,
-    pub queue_time: Duration,
-    /// From leaving the queue to the last token.
-    pub inference_time: Duration,
-}
-
-/// Everything a request needs, shared by all handlers.
-#[derive(Clone)]
-pub struct Service {
-    inner: Arc<()>,
 }

@@ -1,0 +1,274 @@
+//! The request path: a conversation in, a stream of deltas out. Every protocol calls this and nothing else.
+
+mod answer;
+mod request;
+mod stop_strings;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::chat::{Chat, Decoder, GenerationDefaults};
+use crate::engine::{self, Ended, Engine, Event, Health, Prompt, Sampled, Sampling, TokenStream};
+use crate::error::{Error, Unavailable};
+use crate::media::Media;
+
+pub use answer::{Answer, Delta, Finish, Token, Usage};
+pub use request::{ChatRequest, Conversation, Ending, Input, Length, MaxLength, Stop};
+use stop_strings::StopStrings;
+
+/// Everything a request needs, shared by all handlers. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    chat: Arc<Chat>,
+    /// `None` for a checkpoint without a vision tower.
+    media: Option<Arc<Media>>,
+    engine: Engine,
+}
+
+impl Service {
+    pub fn new(chat: Chat, media: Option<Media>, engine: Engine) -> Service {
+        Service { chat: Arc::new(chat), media: media.map(Arc::new), engine }
+    }
+
+    /// Begins one answer. Dropping it cancels it.
+    pub async fn start(&self, request: ChatRequest) -> Result<Generation, Error> {
+        let mut answers = self.start_several(request, 1).await?;
+        Ok(answers.remove(0))
+    }
+
+    /// Begins `count` answers to the same request, which differ in their seed: the request's, and the numbers after it.
+    pub async fn start_several(&self, request: ChatRequest, count: usize) -> Result<Vec<Generation>, Error> {
+        if let Health::Unavailable(why) = self.engine.health() {
+            return Err(Error::Unavailable(why));
+        }
+        let pictures = match &self.media {
+            Some(media) => media.pictures(&request.media).await?,
+            None if request.media.is_empty() => Vec::new(),
+            None => return Err(Error::invalid("this checkpoint has no vision tower: it reads text only")),
+        };
+        let (chat, input, truncate) = (self.chat.clone(), request.input, request.length.truncate);
+        let prompt = blocking(move || match &input {
+            Input::Conversation(conversation) => chat.prompt(conversation, &pictures, truncate),
+            Input::Raw(text) => chat.raw_prompt(text, &pictures, truncate),
+        })
+        .await?;
+        let max_new_tokens = max_new_tokens(request.length.max, prompt.len(), self.engine.limits().max_model_len)?;
+        let answer = Submission {
+            prompt: Arc::new(prompt),
+            max_new_tokens,
+            deadline: request.length.max_time.map(|time| Instant::now() + time),
+            stop: request.stop,
+            skip_special_tokens: request.skip_special_tokens,
+        };
+        (0..count).map(|index| self.submit(&answer, reseeded(&request.sampling, index))).collect()
+    }
+
+    fn submit(&self, answer: &Submission, sampling: Sampling) -> Result<Generation, Error> {
+        let events = self.engine.submit(engine::Request {
+            prompt: answer.prompt.clone(),
+            sampling: Arc::new(sampling),
+            eos: answer.stop.eos.clone(),
+            max_new_tokens: answer.max_new_tokens,
+            deadline: answer.deadline,
+        })?;
+        Ok(Generation {
+            events: Some(events),
+            chat: self.chat.clone(),
+            decoder: self.chat.decoder(answer.skip_special_tokens),
+            stop: StopStrings::new(answer.stop.strings.clone(), answer.stop.keep_string),
+            submitted: Instant::now(),
+            started: None,
+            finish: None,
+            usage: Usage { prompt_tokens: answer.prompt.len(), ..Usage::default() },
+        })
+    }
+
+    pub fn health(&self) -> Health {
+        self.engine.health()
+    }
+
+    /// Refuses requests from now on; those accepted are finished.
+    pub fn drain(&self) {
+        self.engine.drain();
+    }
+
+    pub fn queue_len(&self) -> usize {
+        self.engine.queue_len()
+    }
+
+    pub fn num_running(&self) -> usize {
+        self.engine.num_running()
+    }
+
+    /// The checkpoint's own generation settings.
+    pub fn defaults(&self) -> &GenerationDefaults {
+        self.chat.defaults()
+    }
+}
+
+/// What the answers to one request share.
+struct Submission {
+    prompt: Arc<Prompt>,
+    max_new_tokens: usize,
+    deadline: Option<Instant>,
+    stop: Stop,
+    skip_special_tokens: bool,
+}
+
+/// An answer on its way. Dropping it cancels it: the engine's slot is free at the next step.
+pub struct Generation {
+    /// `None` once the answer has ended.
+    events: Option<TokenStream>,
+    chat: Arc<Chat>,
+    decoder: Decoder,
+    stop: StopStrings,
+    submitted: Instant,
+    started: Option<Instant>,
+    finish: Option<Finish>,
+    usage: Usage,
+}
+
+impl Generation {
+    /// The next piece; `None` after the last. An error ends the answer.
+    pub async fn next(&mut self) -> Option<Result<Delta, Error>> {
+        loop {
+            let event = match self.events.as_mut()?.recv().await {
+                Some(event) => event,
+                None => Event::Failed(Error::Unavailable(Unavailable::Unhealthy)),
+            };
+            match event {
+                Event::Started => self.start_clock(),
+                Event::Token(sampled) => return Some(Ok(self.token(sampled))),
+                Event::Finished(ended) => match self.end(ended) {
+                    Some(rest) => return Some(Ok(rest)),
+                    None => return None,
+                },
+                Event::Failed(error) => {
+                    self.events = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+
+    /// All of it.
+    pub async fn collect(mut self) -> Result<Answer, Error> {
+        let (mut text, mut tokens) = (String::new(), Vec::new());
+        while let Some(delta) = self.next().await {
+            let delta = delta?;
+            text.push_str(&delta.text);
+            tokens.extend(delta.tokens);
+        }
+        let finish = self.finish.unwrap_or(Finish::Length);
+        Ok(Answer { text, tokens, finish, usage: self.usage })
+    }
+
+    /// Why it ended; `None` before it has.
+    pub fn finish(&self) -> Option<Finish> {
+        self.finish
+    }
+
+    /// What it cost so far.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    fn start_clock(&mut self) {
+        self.started = Some(Instant::now());
+        self.usage.queue_time = self.submitted.elapsed();
+    }
+
+    fn token(&mut self, sampled: Sampled) -> Delta {
+        self.usage.generated_tokens += 1;
+        self.usage.inference_time = self.started.map(|at| at.elapsed()).unwrap_or_default();
+        let piece = self.decoder.push(sampled.id);
+        let watched = self.stop.push(&piece);
+        if watched.stopped {
+            self.finish = Some(Finish::StopString);
+            self.events = None;
+        }
+        Delta { text: watched.text, tokens: vec![self.describe(sampled)] }
+    }
+
+    /// The engine ended the sequence: what was held back is text after all, and may still complete a stop string.
+    fn end(&mut self, ended: Ended) -> Option<Delta> {
+        self.events = None;
+        let tail = self.decoder.finish();
+        let watched = self.stop.push(&tail);
+        let finish = match ended {
+            Ended::Eos => Finish::Eos,
+            Ended::Length => Finish::Length,
+            Ended::Deadline => Finish::Time,
+        };
+        self.finish = Some(if watched.stopped { Finish::StopString } else { finish });
+        let held = if watched.stopped { String::new() } else { self.stop.finish() };
+        let text = watched.text + &held;
+        (!text.is_empty()).then(|| Delta { text, tokens: Vec::new() })
+    }
+
+    fn describe(&self, sampled: Sampled) -> Token {
+        Token {
+            id: sampled.id,
+            text: self.chat.token_text(sampled.id),
+            logprob: sampled.logprob,
+            special: self.chat.is_special(sampled.id),
+            top: sampled.top.into_iter().map(|(id, logprob)| (id, self.chat.token_text(id), logprob)).collect(),
+        }
+    }
+}
+
+/// How many new tokens fit: at least one, or the request is refused.
+fn max_new_tokens(max: MaxLength, prompt: usize, limit: usize) -> Result<usize, Error> {
+    let wanted = match max {
+        MaxLength::New(tokens) => tokens,
+        MaxLength::NewAtMost(tokens) => tokens.min(limit.saturating_sub(prompt)).max(1),
+        MaxLength::Total(total) if total <= prompt => {
+            let message = format!(
+                "the prompt has {prompt} tokens, and `max_length` {total} counts them too; use `max_new_tokens`"
+            );
+            return Err(Error::invalid_param("max_length", message));
+        }
+        MaxLength::Total(total) => total - prompt,
+    };
+    if prompt + wanted > limit {
+        return Err(Error::TooLong { tokens: prompt, new_tokens: wanted, limit });
+    }
+    Ok(wanted)
+}
+
+fn reseeded(sampling: &Sampling, index: usize) -> Sampling {
+    Sampling { seed: sampling.seed.wrapping_add(index as u64), ..sampling.clone() }
+}
+
+/// Runs `work` off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
+        let message = format!("preparing the prompt failed: {panic}");
+        Err(Error::Generation { message, deterministic: true })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MaxLength, max_new_tokens};
+    use crate::error::Error;
+
+    #[test]
+    fn a_default_length_is_cut_to_the_context_and_an_explicit_one_is_refused() {
+        assert_eq!(max_new_tokens(MaxLength::NewAtMost(256), 100, 120), Ok(20));
+        let refused = Error::TooLong { tokens: 100, new_tokens: 256, limit: 120 };
+        assert_eq!(max_new_tokens(MaxLength::New(256), 100, 120), Err(refused));
+    }
+
+    #[test]
+    fn a_prompt_that_fills_the_context_is_refused_even_with_a_default_length() {
+        let refused = Error::TooLong { tokens: 120, new_tokens: 1, limit: 120 };
+        assert_eq!(max_new_tokens(MaxLength::NewAtMost(256), 120, 120), Err(refused));
+    }
+
+    #[test]
+    fn max_length_counts_the_prompt() {
+        assert_eq!(max_new_tokens(MaxLength::Total(130), 100, 1000), Ok(30));
+        assert!(max_new_tokens(MaxLength::Total(100), 100, 1000).is_err());
+    }
+}

@@ -1,0 +1,52 @@
+//! Shows how far a long piece of work is: a bar on a terminal, log lines otherwise.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Progress of one piece of work, counted in bytes.
+pub struct Progress {
+    what: String,
+    total: u64,
+    bar: Option<ProgressBar>,
+    /// Tenths that were logged.
+    logged: AtomicU64,
+}
+
+impl Progress {
+    /// Begins to show the work `what` ("loading weights") on `total` bytes.
+    pub fn new(what: impl Into<String>, total: u64) -> Progress {
+        let what = what.into();
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+                .expect("the template is one of ours");
+            ProgressBar::new(total).with_style(style).with_message(what.clone())
+        });
+        Progress { what, total, bar, logged: AtomicU64::new(0) }
+    }
+
+    /// `done` bytes of the total are finished.
+    pub fn set(&self, done: u64) {
+        match &self.bar {
+            Some(bar) => bar.set_position(done),
+            None => self.log(done),
+        }
+    }
+
+    /// One line for every tenth.
+    fn log(&self, done: u64) {
+        let tenths = (10 * done).checked_div(self.total).unwrap_or(10);
+        if self.logged.fetch_max(tenths, Ordering::Relaxed) < tenths {
+            tracing::info!("{}: {} % of {:.1} MB", self.what, 10 * tenths, self.total as f64 / 1e6);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
