@@ -1,41 +1,159 @@
 //! Conversation <-> prompt <-> tokens <-> text: everything that knows Qwen3.5's text conventions.
+//!
+//! A conversation passes through `messages` (as the template wants them), `client_text` (what is sent stays text), `template`
+//! (with `jinja`, `python` and `continuation`: as Transformers renders it) and `prompt` (ids, placeholders, positions). Tokens
+//! become text again in `decoder`.
+
+mod client_text;
+mod continuation;
+mod conversation;
+mod decoder;
+mod defaults;
+mod jinja;
+mod messages;
+mod prompt;
+mod python;
+mod raw;
+mod template;
+mod tokenizer;
+mod vocabulary;
 
 use std::sync::Arc;
 
+use client_text::Marker;
+use prompt::{Assembly, Placeholders};
+use template::Variables;
+use tokenizer::Piece;
+
+use crate::checkpoint::Checkpoint;
 use crate::engine::{Picture, Prompt};
 use crate::error::Error;
-use crate::generation::Conversation;
 
-pub struct Chat;
-pub struct Decoder;
-pub struct GenerationDefaults;
+pub use client_text::SpecialText;
+pub use conversation::{Conversation, Ending};
+pub use decoder::Decoder;
+pub use defaults::GenerationDefaults;
+pub use raw::{PICTURE_PLACE, is_templated};
+pub use template::ChatTemplate;
+pub use tokenizer::Tokenizer;
+pub use vocabulary::Vocabulary;
+
+/// A checkpoint's text side: its template, its tokenizer and its generation settings.
+pub struct Chat {
+    template: ChatTemplate,
+    tokenizer: Arc<Tokenizer>,
+    placeholders: Placeholders,
+    defaults: GenerationDefaults,
+    special_text: SpecialText,
+}
 
 impl Chat {
-    pub fn prompt(&self, _: &Conversation, _: &[Arc<Picture>], _truncate: Option<usize>) -> Result<Prompt, Error> {
-        todo!()
+    /// Reads the checkpoint's template, tokenizer and generation settings.
+    pub fn load(checkpoint: &Checkpoint, special_text: SpecialText) -> Result<Chat, String> {
+        let template = ChatTemplate::load(checkpoint)?;
+        let tokenizer = Tokenizer::load(checkpoint)?;
+        let eos_token = template.token_variable("eos_token").and_then(|token| tokenizer.id_of(token));
+        let defaults = GenerationDefaults::load(checkpoint, eos_token)?;
+        let placeholders = placeholders(checkpoint, &tokenizer)?;
+        Ok(Chat { template, tokenizer: Arc::new(tokenizer), placeholders, defaults, special_text })
     }
-    pub fn raw_prompt(&self, _: &str, _: &[Arc<Picture>], _truncate: Option<usize>) -> Result<Prompt, Error> {
-        todo!()
+
+    /// The prompt of a conversation, cut to its last `truncate` tokens; `pictures` in the order of their parts. What
+    /// special tokens' texts in the client's strings mean is for [`SpecialText`] to say.
+    pub fn prompt(
+        &self,
+        conversation: &Conversation,
+        pictures: &[Arc<Picture>],
+        truncate: Option<usize>,
+    ) -> Result<Prompt, Error> {
+        let (text, marker) = self.render_marked(conversation)?;
+        let mut assembly = Assembly::new(&self.tokenizer, self.placeholders, pictures);
+        for piece in self.tokenizer.split(&text) {
+            match (piece, marker) {
+                (Piece::Text(text), Some(marker)) => assembly.push(Piece::Text(&marker.unmark(text)))?,
+                _ => assembly.push(piece)?,
+            }
+        }
+        assembly.finish(truncate)
     }
-    pub fn decoder(&self, _skip_special_tokens: bool) -> Decoder {
-        todo!()
+
+    /// The prompt of a text as it is, special tokens included, cut to its last `truncate` tokens.
+    pub fn raw_prompt(&self, text: &str, pictures: &[Arc<Picture>], truncate: Option<usize>) -> Result<Prompt, Error> {
+        let mut assembly = Assembly::new(&self.tokenizer, self.placeholders, pictures);
+        for piece in self.tokenizer.split(text) {
+            assembly.push(piece)?;
+        }
+        assembly.finish(truncate)
     }
-    pub fn token_text(&self, _: u32) -> String {
-        todo!()
+
+    /// The text that the template makes of a conversation, before pictures are placed: for people to read, since a client's
+    /// `<|im_end|>` looks like the template's.
+    pub fn render(&self, conversation: &Conversation) -> Result<String, Error> {
+        let (text, marker) = self.render_marked(conversation)?;
+        Ok(marker.map_or_else(|| text.clone(), |marker| marker.unmark(&text)))
     }
-    pub fn is_special(&self, _: u32) -> bool {
-        todo!()
+
+    fn render_marked(&self, conversation: &Conversation) -> Result<(String, Option<Marker>), Error> {
+        let mut variables = Variables {
+            messages: messages::prepare(&conversation.messages)?,
+            tools: conversation.tools.clone(),
+            others: conversation.template_variables.clone(),
+            ending: conversation.ending,
+        };
+        let marker = match self.special_text {
+            SpecialText::BecomesToken => None,
+            SpecialText::StaysText => Some(Marker::for_request(&variables)?),
+        };
+        if let Some(marker) = marker {
+            marker.mark(&mut variables, self.tokenizer.special());
+        }
+        let text = self.template.render(variables).map_err(|error| match (error, marker) {
+            (Error::Invalid { message, param }, Some(marker)) => {
+                Error::Invalid { message: marker.unmark(&message), param }
+            }
+            (error, _) => error,
+        })?;
+        Ok((text, marker))
     }
+
+    /// Token ids of a text, special tokens included.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.tokenizer.encode(text).map_err(|error| Error::invalid(format!("the text cannot be tokenised: {error}")))
+    }
+
+    /// A decoder for one answer, which leaves special tokens out where asked to.
+    pub fn decoder(&self, skip_special_tokens: bool) -> Decoder {
+        Decoder::new(self.tokenizer.clone(), skip_special_tokens)
+    }
+
+    /// A token decoded on its own, U+FFFD where it is part of a character. Empty for an id without a token.
+    pub fn token_text(&self, id: u32) -> String {
+        String::from_utf8_lossy(self.tokenizer.vocabulary().bytes(id)).into_owned()
+    }
+
+    /// Whether a decoder that skips special tokens leaves it out.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.tokenizer.is_special(id)
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     pub fn defaults(&self) -> &GenerationDefaults {
-        todo!()
+        &self.defaults
     }
 }
 
-impl Decoder {
-    pub fn push(&mut self, _: u32) -> String {
-        todo!()
-    }
-    pub fn finish(&mut self) -> String {
-        todo!()
-    }
+/// The placeholders that config.json names; they must be special tokens, or prompts would not be cut at them.
+fn placeholders(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Placeholders, String> {
+    let config = checkpoint.json("config.json")?.unwrap_or_default();
+    let read = |key: &str| -> Result<Option<u32>, String> {
+        let Some(id) = config.get(key).filter(|id| !id.is_null()) else { return Ok(None) };
+        let special = id.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| tokenizer.is_special(*id));
+        special.map(Some).ok_or_else(|| {
+            format!("{}: config.json: {key} is {id}, which is no special token of the tokenizer", checkpoint.name())
+        })
+    };
+    Ok(Placeholders { image: read("image_token_id")?, video: read("video_token_id")? })
 }

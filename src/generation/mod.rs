@@ -20,14 +20,13 @@ use stop_strings::StopStrings;
 #[derive(Clone)]
 pub struct Service {
     chat: Arc<Chat>,
-    /// `None` for a checkpoint without a vision tower.
-    media: Option<Arc<Media>>,
+    media: Arc<Media>,
     engine: Engine,
 }
 
 impl Service {
-    pub fn new(chat: Chat, media: Option<Media>, engine: Engine) -> Service {
-        Service { chat: Arc::new(chat), media: media.map(Arc::new), engine }
+    pub fn new(chat: Chat, media: Media, engine: Engine) -> Service {
+        Service { chat: Arc::new(chat), media: Arc::new(media), engine }
     }
 
     /// Begins one answer. Dropping it cancels it.
@@ -41,11 +40,7 @@ impl Service {
         if let Health::Unavailable(why) = self.engine.health() {
             return Err(Error::Unavailable(why));
         }
-        let pictures = match &self.media {
-            Some(media) => media.pictures(&request.media).await?,
-            None if request.media.is_empty() => Vec::new(),
-            None => return Err(Error::invalid("this checkpoint has no vision tower: it reads text only")),
-        };
+        let pictures = self.media.pictures(&request.media).await?;
         let (chat, input, truncate) = (self.chat.clone(), request.input, request.length.truncate);
         let prompt = blocking(move || match &input {
             Input::Conversation(conversation) => chat.prompt(conversation, &pictures, truncate),
@@ -53,6 +48,10 @@ impl Service {
         })
         .await?;
         let max_new_tokens = max_new_tokens(request.length.max, prompt.len(), self.engine.limits().max_model_len)?;
+        let mut sampling = request.sampling;
+        if let Some((at, _)) = &mut sampling.forced_eos {
+            *at = prompt.len() + max_new_tokens - 1;
+        }
         let answer = Submission {
             prompt: Arc::new(prompt),
             max_new_tokens,
@@ -60,7 +59,7 @@ impl Service {
             stop: request.stop,
             skip_special_tokens: request.skip_special_tokens,
         };
-        (0..count).map(|index| self.submit(&answer, reseeded(&request.sampling, index))).collect()
+        (0..count).map(|index| self.submit(&answer, reseeded(&sampling, index))).collect()
     }
 
     fn submit(&self, answer: &Submission, sampling: Sampling) -> Result<Generation, Error> {
@@ -98,6 +97,11 @@ impl Service {
 
     pub fn num_running(&self) -> usize {
         self.engine.num_running()
+    }
+
+    /// Token ids from 0 to this can be named in a request.
+    pub fn vocab_size(&self) -> usize {
+        self.chat.tokenizer().vocabulary().len()
     }
 
     /// The checkpoint's own generation settings.

@@ -1,1 +1,49 @@
-//! The HTTP side; the only home of `actix-web`.
+//! The HTTP side; the only home of `actix-web`. Routes and what all protocols share are here, each protocol has a folder.
+
+mod auth;
+mod body;
+mod error;
+mod hangup;
+mod in_flight;
+mod negotiation;
+mod probes;
+mod reply;
+mod routes;
+mod server;
+mod sse;
+mod toolkit;
+
+use std::time::Duration;
+
+pub use server::{Server, serve};
+
+/// How the server listens and what it lets in.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    pub host: String,
+    /// 0: a free one. 80 without permission: 8080 instead.
+    pub port: u16,
+    /// Bytes of one body. A phone's picture is up to 15 MB and base64 makes it a third larger; three of them should pass.
+    pub max_body_bytes: usize,
+    /// Answers that one request may ask for: its records, times `num_return_sequences`.
+    pub max_client_batch_size: usize,
+    /// Where set, POST routes want it as a bearer token.
+    pub api_key: Option<String>,
+    /// What is asked about a picture that came without a question.
+    pub default_image_prompt: String,
+    /// Every failure of a request to the toolkit's routes is a 400 without `error_type`, as in the toolkit itself.
+    pub strict_toolkit_status: bool,
+    /// A prefix that a proxy may leave on every path, such as `/models/sardine`.
+    pub base_path: Option<String>,
+    /// Google Vertex AI's routes, beside all others.
+    pub vertex: Option<VertexRoutes>,
+    /// How long requests in flight may still take once the process was told to end.
+    pub shutdown_grace: Duration,
+}
+
+/// Where Vertex AI wants its two routes (`AIP_HEALTH_ROUTE`, `AIP_PREDICT_ROUTE`).
+#[derive(Debug, Clone)]
+pub struct VertexRoutes {
+    pub health: String,
+    pub predict: String,
+}

@@ -1,0 +1,118 @@
+//! The route table, and the answers to what is not in it.
+
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, Resource};
+use serde_json::json;
+
+use super::{HttpSettings, error, probes, toolkit};
+use crate::error::Error;
+
+/// Every path, with what answers its GET and HEAD, and what answers its POST.
+const TABLE: [(&str, Option<Get>, Option<Post>); 7] = [
+    ("/", Some(Get::Ready), Some(Post::Predict)),
+    ("/predict", None, Some(Post::Predict)),
+    ("/invocations", None, Some(Post::Predict)), // SageMaker's, as is /ping
+    ("/health", Some(Get::Ready), None),
+    ("/ping", Some(Get::Ready), None),
+    ("/health/live", Some(Get::Live), None),
+    ("/metrics", Some(Get::Metrics), None),
+];
+
+#[derive(Clone, Copy)]
+enum Get {
+    Ready,
+    Live,
+    Metrics,
+}
+
+#[derive(Clone, Copy)]
+enum Post {
+    Predict,
+}
+
+/// One row of the table, with the settings' own paths.
+struct Entry {
+    path: String,
+    get: Option<Get>,
+    post: Option<Post>,
+}
+
+/// Registers every path, and again below the base path where there is one.
+pub(super) fn configure(config: &mut ServiceConfig, settings: &HttpSettings) {
+    let table = table(settings);
+    if let Some(base) = settings.base_path.as_deref().map(|base| base.trim_matches('/')).filter(|base| !base.is_empty())
+    {
+        for entry in &table {
+            let path = format!("/{base}{}", entry.path);
+            config.service(entry.resource(path.trim_end_matches('/')));
+        }
+    }
+    for entry in &table {
+        config.service(entry.resource(&entry.path));
+    }
+}
+
+/// The answer to any other path.
+pub(super) async fn not_found(request: HttpRequest, settings: web::Data<HttpSettings>) -> HttpResponse {
+    let table = table(&settings);
+    let routes: Vec<String> = table.iter().map(|entry| format!("{} {}", entry.allowed(), entry.path)).collect();
+    let missing = Error::NotFound(format!("{} {}", request.method(), request.path()));
+    let body = json!({ "error": missing.to_string(), "error_type": error::error_type(&missing), "routes": routes });
+    HttpResponse::build(error::status(&missing)).json(body)
+}
+
+fn table(settings: &HttpSettings) -> Vec<Entry> {
+    let entry = |(path, get, post): &(&str, Option<Get>, Option<Post>)| Entry {
+        path: (*path).to_owned(),
+        get: *get,
+        post: *post,
+    };
+    let mut table: Vec<Entry> = TABLE.iter().map(entry).collect();
+    if let Some(vertex) = &settings.vertex {
+        add(&mut table, &vertex.health, Some(Get::Ready), None);
+        add(&mut table, &vertex.predict, None, Some(Post::Predict));
+    }
+    table
+}
+
+/// Adds a path, or what the path lacks where it is in the table already.
+fn add(table: &mut Vec<Entry>, path: &str, get: Option<Get>, post: Option<Post>) {
+    match table.iter_mut().find(|entry| entry.path == path) {
+        Some(entry) => {
+            entry.get = entry.get.or(get);
+            entry.post = entry.post.or(post);
+        }
+        None => table.push(Entry { path: path.to_owned(), get, post }),
+    }
+}
+
+impl Entry {
+    fn resource(&self, path: &str) -> Resource {
+        let mut resource = web::resource(path);
+        for route in [web::get(), web::head()] {
+            resource = match self.get {
+                Some(Get::Ready) => resource.route(route.to(probes::ready)),
+                Some(Get::Live) => resource.route(route.to(probes::live)),
+                Some(Get::Metrics) => resource.route(route.to(probes::metrics)),
+                None => resource,
+            };
+        }
+        resource = match self.post {
+            Some(Post::Predict) => resource.route(web::post().to(toolkit::predict)),
+            None => resource,
+        };
+        let allowed = self.allowed();
+        resource.default_service(web::to(move |request: HttpRequest| {
+            let (method, allowed) = (request.method().to_string(), allowed.to_owned());
+            async move { error::respond(&Error::MethodNotAllowed { method, allowed }) }
+        }))
+    }
+
+    fn allowed(&self) -> &'static str {
+        match (self.get, self.post) {
+            (Some(_), Some(_)) => "GET, HEAD, POST",
+            (Some(_), None) => "GET, HEAD",
+            (None, _) => "POST",
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Binds the socket, runs actix-web, and shuts it down without losing a request.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use actix_web::middleware::{NormalizePath, from_fn};
+use actix_web::{App, HttpServer, dev, web};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::in_flight::{self, InFlight};
+use super::{HttpSettings, hangup, reply, routes};
+use crate::generation::Service;
+
+/// Threads that read and write HTTP. The work is done elsewhere.
+const MAX_WORKERS: usize = 4;
+
+/// Where to listen when port 80 is not permitted.
+const FALLBACK_PORT: u16 = 8080;
+
+/// Longer than the keep-alive of common proxies, so that the proxy closes first and no request meets a closing socket.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// Time to write the last responses after every request was answered.
+const LAST_WRITES_S: u64 = 2;
+
+const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A server whose socket is open.
+pub struct Server {
+    server: dev::Server,
+    address: SocketAddr,
+    service: Service,
+    in_flight: InFlight,
+    shutdown_grace: Duration,
+}
+
+impl Server {
+    /// Opens the socket. The model may still be loading: requests are answered 503 until it is ready.
+    pub fn bind(service: Service, settings: HttpSettings) -> Result<Server, String> {
+        let listener = listen(&settings.host, settings.port)?;
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        let in_flight = InFlight::default();
+        let data = (web::Data::new(service.clone()), web::Data::new(in_flight.clone()));
+        let shutdown_grace = settings.shutdown_grace;
+        let settings = web::Data::new(settings);
+        let app = move || {
+            App::new()
+                .app_data(data.0.clone())
+                .app_data(data.1.clone())
+                .app_data(settings.clone())
+                .configure(|config| routes::configure(config, &settings))
+                .default_service(web::to(routes::not_found))
+                .wrap(from_fn(in_flight::count))
+                .wrap(from_fn(reply::finish))
+                .wrap(NormalizePath::trim())
+        };
+        let server = HttpServer::new(app)
+            .workers(std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS)))
+            .keep_alive(KEEP_ALIVE)
+            .h1_allow_half_closed(false)
+            .on_connect(hangup::watch)
+            .disable_signals()
+            .shutdown_timeout(LAST_WRITES_S)
+            .listen(listener)
+            .map_err(|error| format!("{address}: {error}"))?
+            .run();
+        Ok(Server { server, address, service, in_flight, shutdown_grace })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is over. From then on new requests are answered 503, and those in flight are finished, as
+    /// long as the grace allows.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), String> {
+        let Server { server, service, in_flight, shutdown_grace, .. } = self;
+        let handle = server.handle();
+        let stop = async {
+            shutdown.await;
+            tracing::info!(grace_s = shutdown_grace.as_secs(), "shutting down: requests in flight are finished");
+            service.drain();
+            let is_drained = drained(&service, &in_flight, shutdown_grace).await;
+            handle.stop(is_drained).await;
+        };
+        tokio::select! {
+            served = server => served.map_err(|error| error.to_string()),
+            () = stop => Ok(()),
+        }
+    }
+}
+
+/// Serves until the process is told to end (SIGTERM, SIGINT).
+pub async fn serve(service: Service, settings: HttpSettings) -> Result<(), String> {
+    let server = Server::bind(service, settings)?;
+    tracing::info!(address = %server.address(), "listening");
+    let name = |error: io::Error| format!("signals: {error}");
+    let mut terminate = signal(SignalKind::terminate()).map_err(name)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(name)?;
+    server
+        .run(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await
+}
+
+fn listen(host: &str, port: u16) -> Result<TcpListener, String> {
+    match TcpListener::bind((host, port)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && port == 80 => {
+            tracing::warn!("port 80 is not permitted to this user ({error}); listening on {FALLBACK_PORT} instead");
+            TcpListener::bind((host, FALLBACK_PORT))
+        }
+        bound => bound,
+    }
+    .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))
+}
+
+/// Waits until every request is answered, at most for `grace`. Whether that was so.
+async fn drained(service: &Service, in_flight: &InFlight, grace: Duration) -> bool {
+    let started = Instant::now();
+    loop {
+        let left = in_flight.count() + service.num_running() + service.queue_len();
+        if left == 0 {
+            return true;
+        }
+        if started.elapsed() > grace {
+            tracing::warn!(left, "the grace is over: requests were cut off");
+            return false;
+        }
+        tokio::time::sleep(DRAIN_INTERVAL).await;
+    }
+}

@@ -1,0 +1,203 @@
+//! The forms that `inputs` may have, each turned into records: what is to be answered once.
+
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+use crate::media::Source;
+
+/// Names of a text in an object.
+const TEXT_KEYS: [&str; 4] = ["text", "prompt", "question", "query"];
+const CONVERSATION_KEYS: [&str; 2] = ["messages", "msgs"];
+const PICTURE_KEYS: [&str; 6] = ["image", "images", "image_url", "url", "image_data", "img_uri"];
+
+/// One question to the model.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Record {
+    /// Where it stands in the body, such as `inputs[2]`; empty for the body itself.
+    pub(super) path: String,
+    /// Which of Vertex AI's instances it belongs to; 0 elsewhere.
+    pub(super) instance: usize,
+    pub(super) asked: Asked,
+    /// Pictures beside the text.
+    pub(super) pictures: Vec<Source>,
+    /// Parameters of this record only.
+    pub(super) parameters: Map<String, Value>,
+    /// Visual question answering: the reply carries `answer` and `score` as well.
+    pub(super) is_visual_question: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Asked {
+    Text(String),
+    /// As the client sent them.
+    Messages(Vec<Value>),
+    /// Nothing: there are pictures only.
+    PicturesOnly,
+}
+
+impl Record {
+    pub(super) fn new(path: &str, asked: Asked, pictures: Vec<Source>) -> Record {
+        let path = path.to_owned();
+        Record { path, instance: 0, asked, pictures, parameters: Map::new(), is_visual_question: false }
+    }
+}
+
+/// The records in `value`, which stands at `path`: a text, a conversation, an object with a text and pictures, or a list of
+/// any of these.
+pub(super) fn records(value: Value, path: &str) -> Result<Vec<Record>, Error> {
+    match value {
+        Value::Array(items) if items.is_empty() => Err(refuse(path, "is an empty list")),
+        Value::Array(items) if is_message(&items[0]) => Ok(vec![Record::new(path, Asked::Messages(items), Vec::new())]),
+        Value::Array(items) => {
+            items.into_iter().enumerate().map(|(index, item)| record(item, &format!("{path}[{index}]"))).collect()
+        }
+        one => Ok(vec![record(one, path)?]),
+    }
+}
+
+fn record(value: Value, path: &str) -> Result<Record, Error> {
+    match value {
+        Value::String(text) => record_of_text(text, path),
+        Value::Array(items) if items.first().is_some_and(is_message) => {
+            Ok(Record::new(path, Asked::Messages(items), Vec::new()))
+        }
+        Value::Array(_) => Err(refuse(path, "must be a conversation: a list of objects with `role` and `content`")),
+        Value::Object(object) => record_of_object(object, path),
+        other => Err(refuse(path, &format!("must be a string, a list or an object, not {}", kind(&other)))),
+    }
+}
+
+fn record_of_text(text: String, path: &str) -> Result<Record, Error> {
+    if text.trim().is_empty() {
+        return Err(refuse(path, "is an empty text"));
+    }
+    let asked = match encoded_conversation(&text) {
+        Some(messages) => Asked::Messages(messages),
+        None => Asked::Text(text),
+    };
+    Ok(Record::new(path, asked, Vec::new()))
+}
+
+/// A conversation that was encoded as JSON once more, as some clients do.
+fn encoded_conversation(text: &str) -> Option<Vec<Value>> {
+    if !text.trim_start().starts_with('[') {
+        return None;
+    }
+    serde_json::from_str::<Vec<Value>>(text).ok().filter(|messages| messages.first().is_some_and(is_message))
+}
+
+/// The record in an object: a text or a conversation, pictures beside it, and parameters in whatever else it has.
+pub(super) fn record_of_object(mut object: Map<String, Value>, path: &str) -> Result<Record, Error> {
+    if object.contains_key("role") {
+        return Ok(Record::new(path, Asked::Messages(vec![Value::Object(object)]), Vec::new()));
+    }
+    let pictures = match take_one_of(&mut object, &PICTURE_KEYS, path)? {
+        Some((key, value)) => pictures(value, &join(path, key))?,
+        None => Vec::new(),
+    };
+    let keys = [&CONVERSATION_KEYS[..], &TEXT_KEYS[..]].concat();
+    let (asked, key) = match take_one_of(&mut object, &keys, path)? {
+        Some((key, value)) => (asked(value, &join(path, key))?, key),
+        None if pictures.is_empty() => return Err(refuse(path, &says_nothing())),
+        None => (Asked::PicturesOnly, ""),
+    };
+    let is_visual_question = key == "question" && !pictures.is_empty();
+    Ok(Record { parameters: object, is_visual_question, ..Record::new(path, asked, pictures) })
+}
+
+/// Whether an object has anything that [`record_of_object`] would read.
+pub(super) fn is_record(object: &Map<String, Value>) -> bool {
+    let keys = CONVERSATION_KEYS.iter().chain(&TEXT_KEYS).chain(&PICTURE_KEYS);
+    keys.into_iter().any(|key| object.contains_key(*key))
+}
+
+/// Whether an object has pictures.
+pub(super) fn has_pictures(object: &Map<String, Value>) -> bool {
+    PICTURE_KEYS.iter().any(|key| object.contains_key(*key))
+}
+
+fn asked(value: Value, path: &str) -> Result<Asked, Error> {
+    match value {
+        Value::Array(messages) if messages.first().is_some_and(is_message) => Ok(Asked::Messages(messages)),
+        Value::String(text) => Ok(record_of_text(text, path)?.asked),
+        _ => Err(refuse(path, "must be a text, or a list of messages with `role` and `content`")),
+    }
+}
+
+/// One picture or a list of them, each a text or `{"url": text}`.
+fn pictures(value: Value, path: &str) -> Result<Vec<Source>, Error> {
+    match value {
+        Value::Array(items) => {
+            let pictures = items.into_iter().enumerate();
+            pictures.map(|(index, item)| picture(item, &format!("{path}[{index}]"))).collect()
+        }
+        one => Ok(vec![picture(one, path)?]),
+    }
+}
+
+/// A picture's source: a text or `{"url": text}`.
+pub(super) fn picture(value: Value, path: &str) -> Result<Source, Error> {
+    let value = match value {
+        Value::Object(mut object) => object.remove("url").unwrap_or(Value::Object(object)),
+        other => other,
+    };
+    match value {
+        Value::String(text) if !text.trim().is_empty() => Ok(Source::Text(text)),
+        Value::String(_) => Err(refuse(path, "is empty: send an http(s) URL, a data: URL or base64")),
+        other => {
+            let message = format!("must be an http(s) URL, a data: URL or base64, not {}", kind(&other));
+            Err(refuse(path, &message))
+        }
+    }
+}
+
+/// Takes the one of `keys` that is there. Errors where two are: which one is meant cannot be known.
+pub(super) fn take_one_of<'k>(
+    object: &mut Map<String, Value>,
+    keys: &[&'k str],
+    path: &str,
+) -> Result<Option<(&'k str, Value)>, Error> {
+    let mut found: Option<(&str, Value)> = None;
+    for key in keys {
+        let Some(value) = object.shift_remove(*key).filter(|value| !value.is_null()) else { continue };
+        if let Some((first, _)) = found {
+            return Err(refuse(&join(path, key), &format!("and `{first}` say the same thing: send one of them")));
+        }
+        found = Some((key, value));
+    }
+    Ok(found)
+}
+
+fn is_message(value: &Value) -> bool {
+    value.as_object().is_some_and(|object| object.contains_key("role"))
+}
+
+fn says_nothing() -> String {
+    format!(
+        "has nothing to answer: send a conversation in `messages`, a text in one of {}, or a picture in one of {}",
+        TEXT_KEYS.join(", "),
+        PICTURE_KEYS.join(", ")
+    )
+}
+
+pub(super) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// An error about the value at `path`.
+pub(super) fn refuse(path: &str, what: &str) -> Error {
+    let subject = if path.is_empty() { "the body".to_owned() } else { format!("`{path}`") };
+    Error::invalid_param(path, format!("{subject} {what}"))
+}
+
+/// A JSON value's type, for messages.
+pub(super) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

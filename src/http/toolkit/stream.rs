@@ -1,0 +1,143 @@
+//! An answer token by token, in TGI's events: what `stream: true` gets.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::output::{finish_reason, top_tokens};
+use super::question::{Question, ReplyPlan};
+use crate::error::Error;
+use crate::generation::{Delta, Finish, Generation, Service, Token};
+use crate::http::error::error_type;
+use crate::http::sse;
+
+/// The status is sent with the first token, or after this: platforms count requests without a status to see that they must
+/// scale up, and proxies give up on those that stay silent.
+const LONGEST_WAIT_FOR_STATUS: Duration = Duration::from_secs(10);
+
+/// How long an event is held to see whether the answer ends with it: the engine says so at once or not at all.
+const WAIT_FOR_END: Duration = Duration::from_millis(1);
+
+/// Asks `question` and answers with a stream. What fails before the first token has a status and JSON of its own.
+pub(super) async fn respond(
+    request: &HttpRequest,
+    mut response: HttpResponseBuilder,
+    service: &Service,
+    question: Question,
+) -> Result<HttpResponse, Error> {
+    let mut generation = service.start(question.request).await?;
+    let first = timeout(LONGEST_WAIT_FOR_STATUS, generation.next()).await;
+    response.insert_header(("x-prompt-tokens", generation.usage().prompt_tokens.to_string()));
+    let mut events = Events::new(generation, question.reply);
+    match first {
+        Ok(Some(delta)) => events.take(delta?),
+        Ok(None) => events.end(),
+        Err(_still_waiting) => {}
+    }
+    let stream = unfold(events, async |mut events| events.next().await.map(|event| (event, events)));
+    Ok(sse::respond(response, request, stream))
+}
+
+/// The events of one answer.
+struct Events {
+    /// `None` once it has ended.
+    generation: Option<Generation>,
+    plan: ReplyPlan,
+    /// The text so far.
+    text: String,
+    num_tokens: usize,
+    /// Events that are not sent yet.
+    ready: VecDeque<Value>,
+}
+
+impl Events {
+    fn new(generation: Generation, plan: ReplyPlan) -> Events {
+        Events { generation: Some(generation), plan, text: String::new(), num_tokens: 0, ready: VecDeque::new() }
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        while self.ready.len() <= 1 {
+            let Some(generation) = &mut self.generation else { break };
+            let next = if self.ready.is_empty() {
+                Ok(generation.next().await)
+            } else {
+                timeout(WAIT_FOR_END, generation.next()).await
+            };
+            match next {
+                Ok(Some(Ok(delta))) => self.take(delta),
+                Ok(Some(Err(error))) => self.fail(&error),
+                Ok(None) => self.end(),
+                Err(_not_yet) => break,
+            }
+        }
+        self.ready.pop_front().map(|event| sse::event(&event))
+    }
+
+    fn take(&mut self, delta: Delta) {
+        self.text.push_str(&delta.text);
+        let Some((last, before)) = delta.tokens.split_last() else { return self.append(&delta.text) };
+        before.iter().for_each(|token| self.push(token, ""));
+        self.push(last, &delta.text);
+    }
+
+    /// The event of `token`; `text` is what became readable with it.
+    fn push(&mut self, token: &Token, text: &str) {
+        self.num_tokens += 1;
+        let mut event = json!({
+            "index": self.num_tokens,
+            "token": { "id": token.id, "text": text, "logprob": token.logprob, "special": token.special },
+            "generated_text": null,
+            "details": null,
+        });
+        if !token.top.is_empty() {
+            event["top_tokens"] = top_tokens(token);
+        }
+        self.ready.push_back(event);
+    }
+
+    /// Text that no token brought: what was held back as the possible beginning of a stop string, or half a character.
+    fn append(&mut self, tail: &str) {
+        let token_text = format!("{}{tail}", self.last_event()["token"]["text"].as_str().unwrap_or_default());
+        self.last_event()["token"]["text"] = json!(token_text);
+    }
+
+    /// The event that tells what is known at the end: the newest, or one without a token where that was sent already.
+    fn last_event(&mut self) -> &mut Value {
+        if self.ready.is_empty() {
+            let nothing = Token { id: 0, text: String::new(), logprob: 0.0, special: true, top: Vec::new() };
+            self.push(&nothing, "");
+        }
+        let last = self.ready.len() - 1;
+        &mut self.ready[last]
+    }
+
+    fn end(&mut self) {
+        let Some(generation) = self.generation.take() else { return };
+        let text = match self.plan.given.take() {
+            Some(given) => given.with_answer(&self.text),
+            None => json!(self.text),
+        };
+        let (finish, usage, seed) = (generation.finish().unwrap_or(Finish::Length), generation.usage(), self.plan.seed);
+        let details = self.plan.reply.details.then(|| {
+            json!({
+                "finish_reason": finish_reason(finish),
+                "generated_tokens": usage.generated_tokens,
+                "input_length": usage.prompt_tokens,
+                "seed": seed,
+            })
+        });
+        let last = self.last_event();
+        last["generated_text"] = text;
+        last["details"] = json!(details);
+    }
+
+    fn fail(&mut self, error: &Error) {
+        self.generation = None;
+        self.ready.push_back(json!({ "error": error.to_string(), "error_type": error_type(error) }));
+    }
+}

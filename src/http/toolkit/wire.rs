@@ -1,0 +1,172 @@
+//! The body of a request to the toolkit's routes.
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::inputs::{self, Asked, Record};
+use super::parameters;
+use crate::error::Error;
+use crate::http::negotiation::Body;
+use crate::media::Source;
+
+/// A request as it was sent: what to answer, with the parameters of each record.
+#[derive(Debug, PartialEq)]
+pub(super) struct Call {
+    /// In the order of the reply.
+    pub(super) records: Vec<Record>,
+    pub(super) form: Form,
+    /// `None`: the client does not say.
+    pub(super) stream: Option<bool>,
+}
+
+/// The form of the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A list of records.
+    Records,
+    /// The only record.
+    Record,
+    /// Vertex AI's: `{"predictions": [...]}`, one list for each instance.
+    Predictions,
+}
+
+/// Reads a body; `query` are the parameters of the query string.
+pub(super) fn read(body: Body, query: Map<String, Value>) -> Result<Call, Error> {
+    match body {
+        Body::Picture(file) => {
+            let mut record = Record::new("", Asked::PicturesOnly, vec![Source::File(file)]);
+            record.parameters = parameters::merge(Map::new(), query)?;
+            Ok(Call { records: vec![record], form: Form::Records, stream: None })
+        }
+        Body::Json(text) => read_object(parse(&text)?, query),
+    }
+}
+
+fn parse(text: &Bytes) -> Result<Map<String, Value>, Error> {
+    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
+    match serde_json::from_slice(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(other) => Err(refuse_shape(&format!("received {}", inputs::kind(&other)))),
+        Err(error) => Err(Error::invalid(format!("the body is not valid JSON: {error}"))),
+    }
+}
+
+fn read_object(mut body: Map<String, Value>, query: Map<String, Value>) -> Result<Call, Error> {
+    let stream = match body.shift_remove("stream") {
+        None | Some(Value::Null) => None,
+        Some(Value::Bool(stream)) => Some(stream),
+        Some(other) => return Err(inputs::refuse("stream", &format!("must be true or false, not {other}"))),
+    };
+    check_ignored(&mut body)?;
+    let shared = parameters::merge(Map::new(), query)?;
+    let (mut records, form) = match body.shift_remove("instances") {
+        Some(instances) => (read_instances(instances)?, Form::Predictions),
+        None => (read_inputs(&mut body)?, Form::Records),
+    };
+    // What is left of the body: `parameters`, some beside them, or fields that nobody knows, which will be refused as such.
+    let shared = parameters::merge(shared, body)?;
+    for record in &mut records {
+        record.parameters = parameters::merge(shared.clone(), std::mem::take(&mut record.parameters))?;
+    }
+    Ok(Call { records, form, stream })
+}
+
+/// `model` names the model, which is the only one here; `options` steered the hosted API's cache and queue.
+fn check_ignored(body: &mut Map<String, Value>) -> Result<(), Error> {
+    match body.shift_remove("model") {
+        None | Some(Value::Null | Value::String(_)) => {}
+        Some(other) => return Err(inputs::refuse("model", &format!("must be a string, not {}", inputs::kind(&other)))),
+    }
+    let options = match body.shift_remove("options") {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::Object(options)) => options,
+        Some(other) => {
+            return Err(inputs::refuse("options", &format!("must be an object, not {}", inputs::kind(&other))));
+        }
+    };
+    match options.keys().find(|key| !["use_cache", "wait_for_model"].contains(&key.as_str())) {
+        Some(unknown) => {
+            let path = format!("options.{unknown}");
+            Err(inputs::refuse(
+                &path,
+                "is not known; there are use_cache and wait_for_model, which have no effect here",
+            ))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Takes out of `body` what is to be answered.
+fn read_inputs(body: &mut Map<String, Value>) -> Result<Vec<Record>, Error> {
+    let inputs = body.shift_remove("inputs").filter(|inputs| !inputs.is_null());
+    match inputs {
+        Some(inputs) if inputs::has_pictures(body) => read_beside_picture(inputs, body),
+        Some(inputs) => inputs::records(inputs, "inputs"),
+        None if inputs::is_record(body) => {
+            let record = inputs::record_of_object(std::mem::take(body), "")?;
+            Ok(vec![record])
+        }
+        None => {
+            let keys: Vec<&str> = body.keys().map(String::as_str).collect();
+            let received = if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
+            Err(refuse_shape(&format!("received {received}")))
+        }
+    }
+}
+
+/// A picture beside `inputs`: huggingface_hub's visual question answering, where `inputs` is that picture once more, or a
+/// text about it.
+fn read_beside_picture(inputs: Value, body: &mut Map<String, Value>) -> Result<Vec<Record>, Error> {
+    let mut object = std::mem::take(body);
+    if object.contains_key("question") {
+        if object.get("image") != Some(&inputs) {
+            return Err(inputs::refuse(
+                "inputs",
+                "must be the same picture as `image` when a `question` is beside them",
+            ));
+        }
+    } else if inputs.is_string() {
+        object.insert("text".to_owned(), inputs);
+    } else {
+        return Err(inputs::refuse("inputs", "must be a text when a picture is beside it"));
+    }
+    Ok(vec![inputs::record_of_object(object, "")?])
+}
+
+/// Vertex AI's batch: each instance is what `inputs` would be, or an object with `inputs` and `parameters`.
+fn read_instances(instances: Value) -> Result<Vec<Record>, Error> {
+    let instances = match instances {
+        Value::Array(instances) if !instances.is_empty() => instances,
+        _ => return Err(inputs::refuse("instances", "must be a list with at least one instance")),
+    };
+    let mut records = Vec::new();
+    for (index, instance) in instances.into_iter().enumerate() {
+        let mut read = read_instance(instance, &format!("instances[{index}]"))?;
+        read.iter_mut().for_each(|record| record.instance = index);
+        records.append(&mut read);
+    }
+    Ok(records)
+}
+
+fn read_instance(instance: Value, path: &str) -> Result<Vec<Record>, Error> {
+    let mut object = match instance {
+        Value::Object(object) if object.contains_key("inputs") => object,
+        other => return inputs::records(other, path),
+    };
+    let inputs = object.shift_remove("inputs").unwrap_or_default();
+    let mut records = inputs::records(inputs, &format!("{path}.inputs"))?;
+    for record in &mut records {
+        record.parameters = parameters::merge(object.clone(), std::mem::take(&mut record.parameters))?;
+    }
+    Ok(records)
+}
+
+/// The toolkit's words for a body without inputs, with what may be sent instead.
+fn refuse_shape(received: &str) -> Error {
+    Error::invalid_param(
+        "inputs",
+        format!(
+            "Body needs to provide an `inputs` key ({received}); `messages`, `prompt` or `image` are understood as well"
+        ),
+    )
+}

@@ -1,0 +1,184 @@
+//! The real server on a free port, over a scripted model.
+
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, RequestBuilder, StatusCode};
+use sardine::chat::{Chat, SpecialText};
+use sardine::checkpoint::Checkpoint;
+use sardine::engine::{Engine, EngineLimits};
+use sardine::generation::Service;
+use sardine::http::{HttpSettings, Server};
+use sardine::media::{Media, MediaLimits};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use crate::script::{Mode, Script, ScriptedRunner, Seen};
+
+/// What the scripted model says unless a test wants something else.
+pub const ANSWER: &str = "A red rectangle.";
+
+pub struct Bench {
+    pub address: std::net::SocketAddr,
+    pub script: Arc<Script>,
+    pub service: Service,
+    pub chat: Chat,
+    client: reqwest::Client,
+    shutdown: Option<oneshot::Sender<()>>,
+    server: Option<JoinHandle<Result<(), String>>>,
+}
+
+/// A reply, read whole.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.text))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+pub fn settings() -> HttpSettings {
+    HttpSettings {
+        host: "127.0.0.1".to_owned(),
+        port: 0,
+        max_body_bytes: 1 << 20,
+        max_client_batch_size: 4,
+        api_key: None,
+        default_image_prompt: "What is shown?".to_owned(),
+        strict_toolkit_status: false,
+        base_path: None,
+        vertex: None,
+        shutdown_grace: Duration::from_secs(5),
+    }
+}
+
+pub fn limits() -> EngineLimits {
+    EngineLimits { max_batch_size: 4, max_queue: 16, prefill_chunk: 4096, max_model_len: 2000 }
+}
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("fry"))
+}
+
+impl Bench {
+    /// A server that is ready.
+    pub async fn start() -> Bench {
+        Bench::with(settings(), limits()).await
+    }
+
+    pub async fn with(settings: HttpSettings, limits: EngineLimits) -> Bench {
+        let (bench, load) = Bench::loading(settings, limits);
+        load.send(()).unwrap();
+        bench.wait_until("the engine is ready", |bench| bench.service.health() == sardine::engine::Health::Ready).await;
+        bench
+    }
+
+    /// A server whose model loads until the sender is used (or dropped: then the load fails).
+    pub fn loading(settings: HttpSettings, limits: EngineLimits) -> (Bench, mpsc::Sender<()>) {
+        let chat = || Chat::load(&checkpoint(), SpecialText::StaysText).unwrap();
+        let answer = [chat().encode(ANSWER).unwrap(), vec![chat().defaults().eos_token_id[0]]].concat();
+        let script = Script::new(Mode::Answer(answer));
+        let runner = ScriptedRunner(script.clone());
+        let (load, loads) = mpsc::channel();
+        let (engine, _loaded) = Engine::start(limits, move || match loads.recv() {
+            Ok(()) => Ok(Box::new(runner)),
+            Err(_) => Err("the test wants no model".to_owned()),
+        });
+        let media = Media::start(&checkpoint(), MediaLimits::default()).unwrap();
+        let service = Service::new(chat(), Some(media), engine);
+        let (address, shutdown, server) = serve(service.clone(), settings);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let (shutdown, server) = (Some(shutdown), Some(server));
+        (Bench { address, script, service, chat: chat(), client, shutdown, server }, load)
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address)).timeout(Duration::from_secs(20))
+    }
+
+    pub async fn send(&self, request: RequestBuilder) -> Reply {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        Reply { status, headers, text: response.text().await.unwrap() }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// POST of JSON to `/`.
+    pub async fn post(&self, body: Value) -> Reply {
+        self.post_to("/", body).await
+    }
+
+    pub async fn post_to(&self, path: &str, body: Value) -> Reply {
+        self.send(self.request(Method::POST, path).json(&body)).await
+    }
+
+    /// The sequences that reached the model since the last call.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.script.take_seen()
+    }
+
+    /// The only sequence that reached the model since the last call, its prompt as text.
+    pub fn prompt(&self) -> String {
+        let seen = self.seen();
+        assert_eq!(seen.len(), 1, "one sequence was expected");
+        self.text(&seen[0])
+    }
+
+    pub fn text(&self, seen: &Seen) -> String {
+        seen.ids.iter().map(|id| self.chat.token_text(*id)).collect()
+    }
+
+    pub async fn wait_until(&self, what: &str, condition: impl Fn(&Bench) -> bool) {
+        let begun = Instant::now();
+        while !condition(self) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain until {what}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Tells the server to end, as SIGTERM does.
+    pub fn begin_shutdown(&mut self) {
+        let _ = self.shutdown.take().expect("the server is told once").send(());
+    }
+
+    /// Waits until the server has ended.
+    pub async fn ended(&mut self) -> Result<(), String> {
+        let server = self.server.take().expect("the server ends once");
+        tokio::task::spawn_blocking(|| server.join().unwrap()).await.unwrap()
+    }
+}
+
+/// Runs a server on a thread of its own, as a process would.
+fn serve(service: Service, settings: HttpSettings) -> Served {
+    let (shutdown, told) = oneshot::channel();
+    let (bound, address) = mpsc::channel();
+    let server = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let server = Server::bind(service, settings)?;
+            bound.send(server.address()).unwrap();
+            server
+                .run(async {
+                    let _ = told.await;
+                })
+                .await
+        })
+    });
+    (address.recv().expect("the server is bound"), shutdown, server)
+}
+
+type Served = (std::net::SocketAddr, oneshot::Sender<()>, JoinHandle<Result<(), String>>);

@@ -1,0 +1,13 @@
+//! The service contract, tested through the door: a real server on a real socket, over a scripted model.
+
+mod bench;
+mod errors;
+mod hangup;
+mod inputs;
+mod negotiation;
+mod parameters;
+mod pictures;
+mod probes;
+mod replies;
+mod script;
+mod streams;

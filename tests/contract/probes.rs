@@ -1,0 +1,122 @@
+//! Routes, readiness and the end of the process.
+
+use reqwest::Method;
+use sardine::engine::Health;
+use sardine::http::VertexRoutes;
+use serde_json::json;
+
+use crate::bench::{ANSWER, Bench, limits, settings};
+use crate::script::Mode;
+
+const READINESS: [&str; 3] = ["/", "/health", "/ping"];
+
+#[tokio::test]
+async fn readiness_follows_the_model() {
+    let (bench, load) = Bench::loading(settings(), limits());
+    for path in READINESS {
+        let reply = bench.get(path).await;
+        assert_eq!((reply.status.as_u16(), reply.json()["error_type"].clone()), (503, json!("loading")), "{path}");
+        assert!(reply.header("retry-after").is_some());
+    }
+    assert_eq!(bench.get("/health/live").await.status, 200);
+    assert_eq!(bench.post(json!({"inputs": "Hi"})).await.status, 503);
+
+    load.send(()).unwrap();
+    bench.wait_until("the engine is ready", |bench| bench.service.health() == Health::Ready).await;
+    for path in READINESS.into_iter().chain(["/health/live", "/health/"]) {
+        let reply = bench.get(path).await;
+        assert_eq!((reply.status.as_u16(), reply.text.as_str()), (200, "Ok"), "{path}");
+        assert_eq!(reply.header("content-type"), Some("text/plain; charset=utf-8"));
+        let head = bench.send(bench.request(Method::HEAD, path)).await;
+        assert_eq!((head.status.as_u16(), head.text.as_str()), (200, ""), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_does_not_load_is_unhealthy_and_says_so() {
+    let (bench, load) = Bench::loading(settings(), limits());
+    drop(load);
+    bench
+        .wait_until("the engine gave up", |bench| {
+            bench.service.health() == Health::Unavailable(sardine::error::Unavailable::Unhealthy)
+        })
+        .await;
+    assert_eq!(bench.get("/health").await.json()["error_type"], "unhealthy");
+    assert_eq!(bench.post(json!({"inputs": "Hi"})).await.json()["error_type"], "unhealthy");
+    assert_eq!(bench.get("/health/live").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_shutdown_finishes_what_is_in_flight_and_refuses_what_is_new() {
+    let mut bench = Bench::start().await;
+    bench.script.set(Mode::Endless(5));
+    let body = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 200}});
+    let request = bench.request(Method::POST, "/").json(&body);
+    let in_flight = tokio::spawn(request.send());
+    bench.wait_until("the request runs", |bench| bench.service.num_running() == 1).await;
+    bench.begin_shutdown();
+    bench.wait_until("the server drains", |bench| bench.service.health() != Health::Ready).await;
+
+    assert_eq!(bench.get("/health").await.json()["error_type"], "shutting_down");
+    let refused = bench.post(body).await;
+    assert_eq!((refused.status.as_u16(), refused.json()["error_type"].clone()), (503, json!("shutting_down")));
+    assert_eq!(in_flight.await.unwrap().unwrap().status(), 200);
+    assert_eq!(bench.ended().await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_longer_than_its_grace() {
+    let settings = sardine::http::HttpSettings { shutdown_grace: std::time::Duration::from_millis(100), ..settings() };
+    let mut bench = Bench::with(settings, limits()).await;
+    bench.script.set(Mode::Endless(5));
+    let body = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900}});
+    let in_flight = tokio::spawn(bench.request(Method::POST, "/").json(&body).send());
+    bench.wait_until("the request runs", |bench| bench.service.num_running() == 1).await;
+    let told = std::time::Instant::now();
+    bench.begin_shutdown();
+    assert_eq!(bench.ended().await, Ok(()));
+    assert!(told.elapsed() < std::time::Duration::from_secs(2), "{:?}", told.elapsed());
+    assert!(in_flight.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn every_route_of_the_toolkit_answers_and_others_say_what_there_is() {
+    let bench = Bench::start().await;
+    for path in ["/", "/predict", "/invocations", "/predict/"] {
+        let reply = bench.post_to(path, json!({"inputs": "Hi"})).await;
+        assert_eq!(reply.json(), json!([{"generated_text": ANSWER}]), "{path}");
+    }
+    let metrics = bench.get("/metrics").await;
+    assert_eq!(metrics.text, "inf_batch_current_size 0\ninf_queue_size 0\n");
+
+    let missing = bench.post_to("/v1/chat/completions", json!({})).await;
+    assert_eq!((missing.status.as_u16(), missing.json()["error_type"].clone()), (404, json!("not_found")));
+    assert!(missing.json()["routes"].as_array().unwrap().contains(&json!("POST /predict")), "{}", missing.text);
+    for (method, path, allowed) in [
+        (Method::GET, "/predict", "POST"),
+        (Method::POST, "/health", "GET, HEAD"),
+        (Method::PUT, "/", "GET, HEAD, POST"),
+    ] {
+        let refused = bench.send(bench.request(method.clone(), path)).await;
+        assert_eq!((refused.status.as_u16(), refused.header("allow")), (405, Some(allowed)), "{method} {path}");
+        assert_eq!(refused.json()["error_type"], "method_not_allowed");
+    }
+}
+
+#[tokio::test]
+async fn vertex_and_proxies_have_their_own_paths() {
+    let vertex = VertexRoutes { health: "/v1/health".to_owned(), predict: "/v1/models/sardine:predict".to_owned() };
+    let settings = sardine::http::HttpSettings {
+        vertex: Some(vertex),
+        base_path: Some("/models/sardine/".to_owned()),
+        ..settings()
+    };
+    let bench = Bench::with(settings, limits()).await;
+    assert_eq!(bench.get("/v1/health").await.text, "Ok");
+    let predictions = bench.post_to("/v1/models/sardine:predict", json!({"instances": ["Hi"]})).await;
+    assert_eq!(predictions.json(), json!({"predictions": [[{"generated_text": ANSWER}]]}));
+    for path in ["/models/sardine", "/models/sardine/health", "/health", "/"] {
+        assert_eq!(bench.get(path).await.text, "Ok", "{path}");
+    }
+    assert_eq!(bench.post_to("/models/sardine/predict", json!({"inputs": "Hi"})).await.status, 200);
+}
