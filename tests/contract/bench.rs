@@ -25,7 +25,7 @@ pub struct Bench {
     pub script: Arc<Script>,
     pub service: Service,
     pub chat: Chat,
-    client: reqwest::Client,
+    pub client: reqwest::Client,
     shutdown: Option<oneshot::Sender<()>>,
     server: Option<JoinHandle<Result<(), String>>>,
 }
