@@ -1,1 +1,94 @@
-fn main() {}
+//! The command line: serve, generate.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use sardine::engine::Sampling;
+use sardine::generation::{ChatRequest, Conversation, Ending, Input, Length, MaxLength, Service, Stop};
+use sardine::media::Source;
+use sardine::settings::{Cli, Command, GenerateSettings, ServeSettings};
+use sardine::{http, start, telemetry};
+use serde_json::json;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::read().command {
+        Command::Serve(settings) => run(serve(*settings)),
+        Command::Generate(settings) => run(generate(*settings)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("sardine: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the operating system refused the threads: {error}"))?
+        .block_on(command)
+}
+
+async fn serve(settings: ServeSettings) -> Result<(), String> {
+    telemetry::start(&settings.log, settings.log_format)?;
+    let started = start::start(&settings.model).await?;
+    let server = http::serve(started.service, settings.http());
+    tokio::pin!(server);
+    tokio::select! {
+        ended = &mut server => ended,
+        loaded = started.loaded => {
+            loaded.unwrap_or_else(|_| Err("the engine's thread died while it loaded the model".to_owned()))?;
+            tracing::info!("ready");
+            server.await
+        }
+    }
+}
+
+/// One answer on the terminal, written as it comes.
+async fn generate(settings: GenerateSettings) -> Result<(), String> {
+    telemetry::start("warn", telemetry::LogFormat::Text)?;
+    let started = start::start(&settings.model).await?;
+    started.loaded.await.unwrap_or_else(|_| Err("the engine's thread died while it loaded the model".to_owned()))?;
+    let request = conversation(&settings, &started.service)?;
+    let mut answer = started.service.start(request).await.map_err(|error| error.to_string())?;
+    let mut out = std::io::stdout().lock();
+    while let Some(delta) = answer.next().await {
+        let delta = delta.map_err(|error| error.to_string())?;
+        write!(out, "{}", delta.text).and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))?;
+    }
+    writeln!(out).map_err(|error| format!("standard output: {error}"))
+}
+
+/// One user turn: the pictures, then the prompt.
+fn conversation(settings: &GenerateSettings, service: &Service) -> Result<ChatRequest, String> {
+    let mut content: Vec<_> = settings.images.iter().map(|_| json!({"type": "image"})).collect();
+    content.push(json!({"type": "text", "text": settings.prompt}));
+    let media = settings.images.iter().map(|image| source(image)).collect::<Result<_, _>>()?;
+    let mut template_variables = serde_json::Map::new();
+    template_variables.insert("enable_thinking".to_owned(), settings.think.into());
+    Ok(ChatRequest {
+        input: Input::Conversation(Conversation {
+            messages: vec![json!({"role": "user", "content": content})],
+            tools: Vec::new(),
+            template_variables,
+            ending: Ending::GenerationPrompt,
+        }),
+        media,
+        sampling: Sampling::greedy(),
+        length: Length { max: MaxLength::NewAtMost(settings.max_new_tokens as usize), max_time: None, truncate: None },
+        stop: Stop { eos: service.defaults().eos.clone(), ..Stop::default() },
+        skip_special_tokens: true,
+    })
+}
+
+/// A picture that the person at the terminal names: a file of theirs, or a URL.
+fn source(image: &str) -> Result<Source, String> {
+    if image.starts_with("http://") || image.starts_with("https://") || image.starts_with("data:") {
+        return Ok(Source::Text(image.to_owned()));
+    }
+    let file = std::fs::read(image).map_err(|error| format!("--image {image}: {error}"))?;
+    Ok(Source::File(file.into()))
+}

@@ -8,37 +8,39 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Progress of one piece of work, counted in bytes.
 pub struct Progress {
     what: String,
-    total: u64,
     bar: Option<ProgressBar>,
     /// Tenths that were logged.
     logged: AtomicU64,
 }
 
 impl Progress {
-    /// Begins to show the work `what` ("loading weights") on `total` bytes.
-    pub fn new(what: impl Into<String>, total: u64) -> Progress {
+    /// Begins to show the work `what` ("loading weights").
+    pub fn new(what: impl Into<String>) -> Progress {
         let what = what.into();
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}")
                 .expect("the template is one of ours");
-            ProgressBar::new(total).with_style(style).with_message(what.clone())
+            ProgressBar::new(0).with_style(style).with_message(what.clone())
         });
-        Progress { what, total, bar, logged: AtomicU64::new(0) }
+        Progress { what, bar, logged: AtomicU64::new(0) }
     }
 
-    /// `done` bytes of the total are finished.
-    pub fn set(&self, done: u64) {
+    /// `done` bytes of `total` are finished.
+    pub fn set(&self, done: u64, total: u64) {
         match &self.bar {
-            Some(bar) => bar.set_position(done),
-            None => self.log(done),
+            Some(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            None => self.log(done, total),
         }
     }
 
     /// One line for every tenth.
-    fn log(&self, done: u64) {
-        let tenths = (10 * done).checked_div(self.total).unwrap_or(10);
+    fn log(&self, done: u64, total: u64) {
+        let tenths = (10 * done).checked_div(total).unwrap_or(10);
         if self.logged.fetch_max(tenths, Ordering::Relaxed) < tenths {
-            tracing::info!("{}: {} % of {:.1} MB", self.what, 10 * tenths, self.total as f64 / 1e6);
+            tracing::info!("{}: {} % of {:.1} MB", self.what, 10 * tenths, total as f64 / 1e6);
         }
     }
 }

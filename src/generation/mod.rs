@@ -20,14 +20,13 @@ use stop_strings::StopStrings;
 #[derive(Clone)]
 pub struct Service {
     chat: Arc<Chat>,
-    /// `None` for a checkpoint without a vision tower.
-    media: Option<Arc<Media>>,
+    media: Arc<Media>,
     engine: Engine,
 }
 
 impl Service {
-    pub fn new(chat: Chat, media: Option<Media>, engine: Engine) -> Service {
-        Service { chat: Arc::new(chat), media: media.map(Arc::new), engine }
+    pub fn new(chat: Chat, media: Media, engine: Engine) -> Service {
+        Service { chat: Arc::new(chat), media: Arc::new(media), engine }
     }
 
     /// Begins one answer. Dropping it cancels it.
@@ -41,11 +40,7 @@ impl Service {
         if let Health::Unavailable(why) = self.engine.health() {
             return Err(Error::Unavailable(why));
         }
-        let pictures = match &self.media {
-            Some(media) => media.pictures(&request.media).await?,
-            None if request.media.is_empty() => Vec::new(),
-            None => return Err(Error::invalid("this checkpoint has no vision tower: it reads text only")),
-        };
+        let pictures = self.media.pictures(&request.media).await?;
         let (chat, input, truncate) = (self.chat.clone(), request.input, request.length.truncate);
         let prompt = blocking(move || match &input {
             Input::Conversation(conversation) => chat.prompt(conversation, &pictures, truncate),

@@ -58,8 +58,8 @@ impl AddressGuard {
             return Ok(());
         }
         Err(Refused(format!(
-            "{name} is not a public address; whoever runs this server can allow its network with --allowed-image-networks \
-             (SARDINE_ALLOWED_IMAGE_NETWORKS)"
+            "{name} is not a public address; whoever runs this server can allow its network with \
+             --allowed-image-networks (SARDINE_ALLOWED_IMAGE_NETWORKS)"
         )))
     }
 }

@@ -80,7 +80,8 @@ impl Media {
         };
         if sources.len() > self.limits.max_images {
             return Err(Error::invalid(format!(
-                "the request has {} pictures, more than the {} that this server takes (--max-images, SARDINE_MAX_IMAGES)",
+                "the request has {} pictures, more than the {} that this server takes \
+                 (--max-images, SARDINE_MAX_IMAGES)",
                 sources.len(),
                 self.limits.max_images
             )));
@@ -114,7 +115,10 @@ impl Media {
             prepare(encoded, &preprocess, &limits, &tokens)
         });
         prepared.await.unwrap_or_else(|_panic| {
-            Err(Error::invalid("the picture's file is malformed in a way that its decoder cannot handle; save it anew, for example as PNG"))
+            Err(Error::invalid(
+                "the picture's file is malformed in a way that its decoder cannot handle; \
+                 save it anew, for example as PNG",
+            ))
         })
     }
 

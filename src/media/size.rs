@@ -18,7 +18,8 @@ pub fn smart_resize(
     let (h, w, f) = (height as f64, width as f64, factor as f64);
     if h.max(w) / h.min(w) > MAX_RATIO {
         return Err(Error::invalid(format!(
-            "the picture has {width}x{height} pixels: one side is more than 200 times the other, which the model cannot read"
+            "the picture has {width}x{height} pixels: one side is more than 200 times the other, \
+             which the model cannot read"
         )));
     }
     let rounded = |side: f64| (side / f).round_ties_even() as usize * factor;

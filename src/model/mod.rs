@@ -1,1 +1,71 @@
 //! Qwen3.5 in tensors; the only home of `tch`.
+//!
+//! [`load`] reads a checkpoint and gives a [`QwenRunner`], which runs the engine's steps:
+//! `packing` makes one list of a step's tokens, `vision` turns pictures into embeddings, `decoder` runs the layers
+//! (`attention`, `delta_net`) over what `cache` remembers of each sequence, and the sampler chooses.
+//!
+//! The numbers are Transformers': what is rounded where follows its `modeling_qwen3_5.py`, and `tests/parity` holds it to that.
+
+mod argmax;
+mod attention;
+mod cache;
+mod config;
+pub mod cuda;
+mod decoder;
+mod delta_net;
+pub mod delta_rule;
+mod inventory;
+mod layers;
+mod options;
+mod packing;
+mod patch_positions;
+mod rotary;
+mod runner;
+mod shards;
+mod vision;
+mod weights;
+
+use tch::Kind;
+
+use crate::checkpoint::Checkpoint;
+
+pub use config::{Config, Dtype, LayerType, Rope, TextConfig, VisionConfig};
+pub use options::{DeviceChoice, DtypeChoice, LoadOptions};
+pub use runner::{Observer, QwenRunner};
+pub use weights::Progress;
+
+/// Loads a checkpoint's model. `progress` is told the bytes of weights that are loaded, and of how many.
+///
+/// On the CPU in the checkpoint's own precision weights are used where they are mapped: the process needs little more
+/// memory than the files, and they may be shared with others.
+///
+/// Errors are one line for whoever starts the server: the file, what is wrong with it, what was expected.
+pub fn load(checkpoint: &Checkpoint, options: &LoadOptions, progress: Progress) -> Result<QwenRunner, String> {
+    let config = Config::load(checkpoint)?;
+    let device = cuda::find_device(options.device, &options.cuda_library)?;
+    let kind = match options.dtype {
+        DtypeChoice::Auto => kind_of(config.dtype),
+        DtypeChoice::Exactly(dtype) => kind_of(dtype),
+    };
+    let _guard = tch::no_grad_guard();
+    let weights = weights::Weights::open(checkpoint, &config, (kind, device), progress)?;
+    let decoder = decoder::Decoder::load(&weights, &config, device);
+    let tower = |vision| vision::VisionTower::load(&weights.root().at("model.visual"), vision, device);
+    Ok(QwenRunner {
+        vision: config.vision.as_ref().map(tower),
+        decoder,
+        slots: cache::Slots::new(options.max_batch_size, &config, (kind, device)),
+        config,
+        device,
+        kind,
+        observer: None,
+        _files: weights.into_files(),
+    })
+}
+
+fn kind_of(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::Bfloat16 => Kind::BFloat16,
+        Dtype::Float32 => Kind::Float,
+    }
+}

@@ -1,0 +1,51 @@
+//! Brings libtorch's CUDA side into the process, and finds the device to compute on.
+
+use tch::{Cuda, Device};
+
+use super::options::DeviceChoice;
+
+/// Loads libtorch's CUDA library, before the first tensor is made: linkers drop it from the binary (`--as-needed`), as
+/// nothing refers to it by name, and without it every machine looks as if it had no GPU. The library stays loaded.
+/// "none" loads nothing. The error is what the dynamic linker says.
+pub fn load_cuda_library(name: &str) -> Result<(), String> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    if name == "none" {
+        return Ok(());
+    }
+    // Safety: the library's initialisers only register libtorch's CUDA kernels and hooks.
+    let library = unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) }.map_err(|error| one_line(&error))?;
+    std::mem::forget(library);
+    Ok(())
+}
+
+/// The CUDA runtime that libtorch was made for, as 1000 * major + 10 * minor (13000), once its CUDA side is loaded.
+pub fn cuda_runtime_version() -> Option<i64> {
+    tch::utils::has_cudart().then(tch::utils::version_cudart)
+}
+
+/// The device that `choice` means on this machine.
+pub(super) fn find_device(choice: DeviceChoice, cuda_library: &str) -> Result<Device, String> {
+    if choice == DeviceChoice::Cpu {
+        return Ok(Device::Cpu);
+    }
+    let loaded = load_cuda_library(cuda_library);
+    let devices = Cuda::device_count().max(0) as usize;
+    match choice {
+        DeviceChoice::Cuda(index) if index < devices => Ok(Device::Cuda(index)),
+        DeviceChoice::Cuda(_) if devices > 0 => {
+            Err(format!("--device {choice}: this machine has {devices} CUDA device(s), counted from 0"))
+        }
+        DeviceChoice::Cuda(_) => {
+            let reason =
+                loaded.err().unwrap_or_else(|| "libtorch's CUDA side is loaded, but its driver finds none".to_owned());
+            Err(format!("--device {choice}: no CUDA device answered: {reason}"))
+        }
+        _ if devices > 0 => Ok(Device::Cuda(0)),
+        _ => Ok(Device::Cpu),
+    }
+}
+
+/// What the dynamic linker said is the source of the error; the error itself only says that it failed.
+fn one_line(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string).replace('\n', " ")
+}

@@ -1,0 +1,137 @@
+//! The plain layers: linear, norms, embedding, MLP. Only here is known how a linear layer multiplies.
+
+use tch::{Kind, Tensor};
+
+use super::weights::At;
+
+/// `x W^T + b`.
+pub(super) struct Linear {
+    weight: Tensor, // [outputs, inputs]
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub fn load(at: &At) -> Linear {
+        Linear { weight: at.tensor("weight"), bias: None }
+    }
+
+    pub fn load_biased(at: &At) -> Linear {
+        Linear { weight: at.tensor("weight"), bias: Some(at.tensor("bias")) }
+    }
+
+    /// A layer over a weight that is held elsewhere too: the tied head.
+    pub fn sharing(weight: &Tensor) -> Linear {
+        Linear { weight: weight.shallow_clone(), bias: None }
+    }
+
+    /// A convolution whose kernel is its stride sees each patch once: it is a linear layer over flattened patches.
+    pub fn load_patch_convolution(at: &At) -> Linear {
+        Linear { weight: at.tensor("weight").flatten(1, -1), bias: Some(at.tensor("bias")) }
+    }
+
+    /// [rows, inputs] -> [rows, outputs]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
+    }
+}
+
+/// Token embeddings.
+pub(super) struct Embedding {
+    pub weight: Tensor, // [vocabulary, hidden]
+}
+
+impl Embedding {
+    pub fn load(at: &At) -> Embedding {
+        Embedding { weight: at.tensor("weight") }
+    }
+
+    /// [tokens] -> [tokens, hidden]
+    pub fn forward(&self, ids: &Tensor) -> Tensor {
+        self.weight.index_select(0, ids)
+    }
+}
+
+/// Zero-centred RMSNorm: `x / rms(x) * (1 + w)`, all in fp32 and rounded once, at the end.
+pub(super) struct RmsNorm {
+    scale: Tensor, // 1 + w, fp32
+    eps: f64,
+}
+
+impl RmsNorm {
+    pub fn load(at: &At, eps: f64) -> RmsNorm {
+        RmsNorm { scale: at.tensor("weight").to_kind(Kind::Float) + 1.0, eps }
+    }
+
+    /// Over the last dimension.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        (by_rms(x, self.eps) * &self.scale).to_kind(x.kind())
+    }
+}
+
+/// RMSNorm with a plain weight, then a gate: `w * (x / rms(x)) * silu(gate)`. As in Transformers the product with the
+/// weight is rounded to the activations' type, the one with the gate is fp32.
+pub(super) struct GatedRmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl GatedRmsNorm {
+    pub fn load(at: &At, eps: f64) -> GatedRmsNorm {
+        GatedRmsNorm { weight: at.tensor("weight"), eps }
+    }
+
+    /// Over the last dimension.
+    pub fn forward(&self, x: &Tensor, gate: &Tensor) -> Tensor {
+        let scaled = &self.weight * by_rms(x, self.eps).to_kind(x.kind());
+        (scaled * gate.to_kind(Kind::Float).silu()).to_kind(x.kind())
+    }
+}
+
+/// `x / rms(x)` in fp32.
+fn by_rms(x: &Tensor, eps: f64) -> Tensor {
+    let x = x.to_kind(Kind::Float);
+    let inverse = (x.square().mean_dim(-1, true, Kind::Float) + eps).rsqrt();
+    x * inverse
+}
+
+/// LayerNorm with bias, of the vision tower.
+pub(super) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    const EPS: f64 = 1e-6;
+
+    pub fn load(at: &At) -> LayerNorm {
+        LayerNorm { weight: at.tensor("weight"), bias: at.tensor("bias") }
+    }
+
+    /// Over the last dimension.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), LayerNorm::EPS, true)
+    }
+}
+
+/// The decoder's gated MLP: `down(silu(gate(x)) * up(x))`.
+pub(super) struct Mlp {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl Mlp {
+    pub fn load(at: &At) -> Mlp {
+        Mlp {
+            gate_proj: Linear::load(&at.at("gate_proj")),
+            up_proj: Linear::load(&at.at("up_proj")),
+            down_proj: Linear::load(&at.at("down_proj")),
+        }
+    }
+
+    /// [tokens, hidden] -> [tokens, hidden]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let gate = self.gate_proj.forward(x).silu();
+        self.down_proj.forward(&(gate * self.up_proj.forward(x)))
+    }
+}

@@ -1,0 +1,82 @@
+//! How to load the model, as plain data for the command line.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::config::Dtype;
+
+/// How to load the model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadOptions {
+    pub device: DeviceChoice,
+    pub dtype: DtypeChoice,
+    /// Sequences that run at once: slots.
+    pub max_batch_size: usize,
+    /// Shared library that brings libtorch's CUDA side ("libtorch_cuda.so"); "none" loads nothing.
+    pub cuda_library: String,
+}
+
+/// Where to compute: `auto` (the first CUDA device that answers, else the CPU), `cpu`, `cuda` or `cuda:N`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+/// In which precision: `auto` (the checkpoint's), `bfloat16` or `float32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DtypeChoice {
+    Auto,
+    Exactly(Dtype),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<DeviceChoice, String> {
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "cuda" => Ok(DeviceChoice::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|index| index.parse().ok())
+                .map(DeviceChoice::Cuda)
+                .ok_or_else(|| format!("unknown device \"{text}\": expected auto, cpu, cuda or cuda:N")),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceChoice::Auto => write!(f, "auto"),
+            DeviceChoice::Cpu => write!(f, "cpu"),
+            DeviceChoice::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+impl FromStr for DtypeChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<DtypeChoice, String> {
+        match text {
+            "auto" => Ok(DtypeChoice::Auto),
+            "bfloat16" | "bf16" => Ok(DtypeChoice::Exactly(Dtype::Bfloat16)),
+            "float32" | "fp32" => Ok(DtypeChoice::Exactly(Dtype::Float32)),
+            _ => Err(format!("unknown dtype \"{text}\": expected auto, bfloat16 or float32")),
+        }
+    }
+}
+
+impl fmt::Display for DtypeChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DtypeChoice::Auto => write!(f, "auto"),
+            DtypeChoice::Exactly(Dtype::Bfloat16) => write!(f, "bfloat16"),
+            DtypeChoice::Exactly(Dtype::Float32) => write!(f, "float32"),
+        }
+    }
+}

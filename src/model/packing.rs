@@ -1,0 +1,60 @@
+//! A step's rows as one list of tokens, so that norms, linears and MLPs run once for all of them.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::engine::{Row, Slot};
+
+/// The rows of a step, one after the other.
+pub(super) struct Packed {
+    pub ids: Tensor,       // [tokens]
+    pub positions: Tensor, // [3, tokens]
+    /// One for each row, in their order.
+    pub spans: Vec<Span>,
+}
+
+/// Where one row's tokens lie in the packed list, and which sequence they continue.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Span {
+    pub slot: Slot,
+    /// Its first token in the packed list.
+    pub first: i64,
+    pub len: i64,
+    /// Tokens that the sequence may grow to.
+    pub max_len: i64,
+}
+
+impl Span {
+    /// This row's part of a packed tensor [tokens, ...].
+    pub fn of(&self, packed: &Tensor) -> Tensor {
+        packed.narrow(0, self.first, self.len)
+    }
+
+    /// The row's last token: [1, ...].
+    pub fn last_of(&self, packed: &Tensor) -> Tensor {
+        packed.narrow(0, self.first + self.len - 1, 1)
+    }
+}
+
+impl Packed {
+    pub fn new(rows: &[&Row], device: Device) -> Packed {
+        let mut spans = Vec::with_capacity(rows.len());
+        let mut numbers: [Vec<i64>; 4] = Default::default(); // ids, t, h, w
+        for row in rows {
+            let (first, len) = (numbers[0].len() as i64, row.ids.len() as i64);
+            spans.push(Span { slot: row.slot, first, len, max_len: row.max_len as i64 });
+            numbers[0].extend(row.ids.iter().map(|id| i64::from(*id)));
+            for axis in 0..3 {
+                numbers[axis + 1].extend(row.positions.iter().map(|position| position[axis]));
+            }
+        }
+        // One upload, which a CUDA device need not be waited for.
+        let host = Tensor::from_slice(&numbers.concat()).view([4, -1]);
+        let numbers = host.to_device_(device, Kind::Int64, true, false);
+        Packed { ids: numbers.get(0), positions: numbers.narrow(0, 1, 3), spans }
+    }
+}
+
+/// Puts what each span made, [span's tokens, ...], back into one packed tensor.
+pub(super) fn pack(mut parts: Vec<Tensor>) -> Tensor {
+    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0) }
+}

@@ -1,0 +1,180 @@
+//! The model behind the engine's seam: a step of plain data in, tokens out.
+
+use std::sync::Arc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::argmax::sample;
+use super::cache::Slots;
+use super::config::Config;
+use super::decoder::Decoder;
+use super::packing::{Packed, Span, pack};
+use super::vision::VisionTower;
+use crate::checkpoint::Bytes;
+use crate::engine::{ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Step};
+
+/// Sees intermediate results by name: `vision` for each picture, `layer.{i}` over the packed tokens of a step, `logits` of
+/// the rows that are sampled.
+pub type Observer = Box<dyn FnMut(&str, &Tensor) + Send>;
+
+/// A loaded model and the memory of the sequences that it runs.
+pub struct QwenRunner {
+    // Dropped in this order. Invariant: tensors before the files that they may lie in.
+    pub(super) decoder: Decoder,
+    pub(super) vision: Option<VisionTower>,
+    pub(super) slots: Slots,
+    pub(super) config: Config,
+    pub(super) device: Device,
+    pub(super) kind: Kind,
+    pub(super) observer: Option<Observer>,
+    pub(super) _files: Vec<Bytes>,
+}
+
+impl ModelRunner for QwenRunner {
+    /// Runs all rows together. A row that cannot be run fails alone.
+    fn run(&mut self, step: &Step) -> Outputs {
+        let _guard = tch::no_grad_guard();
+        for slot in &step.released {
+            self.slots.reset(*slot);
+        }
+        let faults: Vec<Option<String>> = step.rows.iter().map(|row| self.fault(row)).collect();
+        let sound = |(row, fault): (_, &Option<String>)| fault.is_none().then_some(row);
+        let rows: Vec<&Row> = step.rows.iter().zip(&faults).filter_map(sound).collect();
+        let mut outcomes = self.forward(&rows).into_iter();
+        let outcome = |fault: Option<String>| match fault {
+            Some(fault) => Outcome::Failed(fault),
+            None => outcomes.next().expect("Invariant: forward answers every row"),
+        };
+        Outputs { rows: faults.into_iter().map(outcome).collect() }
+    }
+}
+
+impl QwenRunner {
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where it computes: "cpu" or "cuda:0".
+    pub fn device_name(&self) -> String {
+        match self.device {
+            Device::Cuda(index) => format!("cuda:{index}"),
+            _ => "cpu".to_owned(),
+        }
+    }
+
+    /// Shows every intermediate result to `observer` from now on.
+    pub fn observe(&mut self, observer: Observer) {
+        self.observer = Some(observer);
+    }
+
+    /// Why `row` cannot be run, if it cannot. An id or a slot out of range would fail the whole step, and on a CUDA device
+    /// every step after it.
+    fn fault(&mut self, row: &Row) -> Option<String> {
+        if row.slot.0 >= self.slots.len() {
+            return Some(format!("there is no slot {}: the model has {}", row.slot.0, self.slots.len()));
+        }
+        if row.ids.is_empty() || row.ids.len() != row.positions.len() {
+            return Some(format!("a row of {} ids and {} positions", row.ids.len(), row.positions.len()));
+        }
+        let held = self.slots.memory(row.slot).num_tokens;
+        if row.start != 0 && row.start != held {
+            return Some(format!("the sequence's memory holds {held} tokens where {} were expected", row.start));
+        }
+        if let Some(id) = row.ids.iter().find(|id| **id as usize >= self.config.text.vocab_size) {
+            return Some(format!("token {id} is outside the vocabulary of {}", self.config.text.vocab_size));
+        }
+        row.pictures.iter().find_map(|rows| self.picture_fault(row, rows))
+    }
+
+    fn picture_fault(&self, row: &Row, rows: &PictureRows) -> Option<String> {
+        let Some(vision) = &self.config.vision else { return Some("this model has no vision tower".to_owned()) };
+        let (grid, picture) = (rows.picture.grid, &rows.picture);
+        if picture.patches.len() != grid.num_patches() * vision.patch_len() || grid.height % 2 + grid.width % 2 != 0 {
+            return Some(format!(
+                "a picture of {} numbers on a grid of {} x {} patches",
+                picture.patches.len(),
+                grid.height,
+                grid.width
+            ));
+        }
+        let fits = rows.rows.end <= row.ids.len() && rows.first_embedding + rows.rows.len() <= grid.num_tokens();
+        (!fits).then(|| format!("a picture's rows {:?} do not fit in a row of {} tokens", rows.rows, row.ids.len()))
+    }
+
+    /// One forward pass over sound rows.
+    fn forward(&mut self, rows: &[&Row]) -> Vec<Outcome> {
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        for row in rows.iter().filter(|row| row.start == 0) {
+            self.slots.reset(row.slot);
+        }
+        let packed = Packed::new(rows, self.device);
+        let embeddings = self.embed(rows, &packed);
+        let rotation = self.decoder.rotation(&packed.positions, self.kind);
+        let observer = &mut self.observer;
+        let mut observe = |index: usize, hidden: &Tensor| show(observer, || format!("layer.{index}"), hidden);
+        let hidden = self.decoder.forward(embeddings, &rotation, &packed.spans, &mut self.slots, &mut observe);
+        for row in rows {
+            self.slots.memory(row.slot).num_tokens = row.start + row.ids.len();
+        }
+        self.choose(rows, &packed.spans, &hidden)
+    }
+
+    /// The tokens' embeddings, pictures' in place of their placeholders': [tokens, hidden].
+    fn embed(&mut self, rows: &[&Row], packed: &Packed) -> Tensor {
+        let embeddings = self.decoder.embed_tokens.forward(&packed.ids);
+        for (row, span) in rows.iter().zip(&packed.spans) {
+            for part in &row.pictures {
+                let seen = self.see(row, part);
+                let len = part.rows.len() as i64;
+                let place = embeddings.narrow(0, span.first + part.rows.start as i64, len);
+                let _ = { place }.copy_(&seen.narrow(0, part.first_embedding as i64, len));
+            }
+        }
+        embeddings
+    }
+
+    /// A picture's embeddings, computed when its first token is met and forgotten with its last.
+    fn see(&mut self, row: &Row, part: &PictureRows) -> Tensor {
+        let pictures = &mut self.slots.memory(row.slot).pictures;
+        let known = pictures.iter().position(|(picture, _)| Arc::ptr_eq(picture, &part.picture));
+        let seen = match known {
+            Some(index) => pictures.remove(index).1,
+            None => {
+                let tower = self.vision.as_ref().expect("Invariant: a picture without a tower is a fault");
+                let seen = tower.forward(&part.picture);
+                show(&mut self.observer, || "vision".to_owned(), &seen);
+                seen
+            }
+        };
+        if part.first_embedding + part.rows.len() < part.picture.grid.num_tokens() {
+            pictures.push((part.picture.clone(), seen.shallow_clone()));
+        }
+        seen
+    }
+
+    /// Samples the rows that ask for it. Only their last tokens go through the head.
+    fn choose(&mut self, rows: &[&Row], spans: &[Span], hidden: &Tensor) -> Vec<Outcome> {
+        let asking = rows.iter().zip(spans).filter_map(|(row, span)| row.sample.as_ref().map(|sample| (sample, span)));
+        let (requests, spans): (Vec<&Sample>, Vec<&Span>) = asking.unzip();
+        let mut sampled = Vec::new().into_iter();
+        if !requests.is_empty() {
+            let last = pack(spans.iter().map(|span| span.last_of(hidden)).collect()); // [sampled rows, hidden]
+            let logits = self.decoder.logits(&last); // [sampled rows, vocabulary]
+            show(&mut self.observer, || "logits".to_owned(), &logits);
+            sampled = sample(&logits, &requests).into_iter();
+        }
+        let outcome = |row: &&Row| match row.sample {
+            Some(_) => sampled.next().expect("Invariant: the sampler answers every request"),
+            None => Outcome::Prefilled,
+        };
+        rows.iter().map(outcome).collect()
+    }
+}
+
+fn show(observer: &mut Option<Observer>, name: impl FnOnce() -> String, tensor: &Tensor) {
+    if let Some(observer) = observer {
+        observer(&name(), tensor);
+    }
+}

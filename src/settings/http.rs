@@ -1,0 +1,88 @@
+//! Settings of the HTTP side.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::boolean;
+use super::model::ModelSettings;
+use crate::http::{HttpSettings, VertexRoutes};
+use crate::telemetry::LogFormat;
+
+#[derive(Debug, Clone, Args)]
+pub struct ServeSettings {
+    #[command(flatten)]
+    pub model: ModelSettings,
+    /// Where to listen; 0.0.0.0 for every interface, as in a container.
+    #[arg(long, env = "SARDINE_HOST", default_value = "127.0.0.1")]
+    pub host: String,
+    #[arg(long, env = "SARDINE_PORT", default_value_t = 8080)]
+    pub port: u16,
+    /// The name by which clients know the model. Default: the hub id, or the folder's name.
+    #[arg(long, env = "SARDINE_SERVED_MODEL_NAME", value_name = "NAME")]
+    pub served_model_name: Option<String>,
+    #[command(flatten)]
+    pub http: HttpFlags,
+    /// How log lines are written.
+    #[arg(long, env = "SARDINE_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, or a tracing filter.
+    #[arg(long, env = "SARDINE_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+/// The HTTP side.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP")]
+pub struct HttpFlags {
+    /// Bytes of a request's body. A telephone's picture has up to 15 MB, and base64 makes it a third larger.
+    #[arg(long, env = "SARDINE_MAX_BODY_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
+    pub max_body_bytes: usize,
+    /// Answers that one request may ask for: its records times `num_return_sequences`.
+    #[arg(long, env = "SARDINE_MAX_CLIENT_BATCH_SIZE", default_value_t = 32, value_name = "N")]
+    pub max_client_batch_size: usize,
+    /// Requests must carry it as a bearer token. Never logged.
+    #[arg(long, env = "SARDINE_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub api_key: Option<String>,
+    /// The prompt of a picture that came without one.
+    #[arg(long, env = "SARDINE_DEFAULT_IMAGE_PROMPT", default_value = "Describe this image.", value_name = "TEXT")]
+    pub default_image_prompt: String,
+    /// Answer 400 to every error on the toolkit's routes, as the toolkit itself does.
+    #[arg(long, env = "SARDINE_STRICT_TOOLKIT_STATUS", default_value_t = false, action = clap::ArgAction::Set, value_parser = boolean, value_name = "BOOL")]
+    pub strict_toolkit_status: bool,
+    /// A prefix that a proxy leaves on every path.
+    #[arg(long, env = "SARDINE_BASE_PATH", value_name = "PATH")]
+    pub base_path: Option<String>,
+    /// How long requests in flight may still take after SIGTERM.
+    #[arg(long, env = "SARDINE_SHUTDOWN_GRACE_S", default_value_t = 30, value_name = "S")]
+    pub shutdown_grace_s: u64,
+    #[arg(long, env = "AIP_MODE", hide = true)]
+    aip_mode: Option<String>,
+    #[arg(long, env = "AIP_HEALTH_ROUTE", hide = true, default_value = "/health")]
+    aip_health_route: String,
+    #[arg(long, env = "AIP_PREDICT_ROUTE", hide = true, default_value = "/predict")]
+    aip_predict_route: String,
+}
+
+
+impl ServeSettings {
+    pub fn http(&self) -> HttpSettings {
+        let http = &self.http;
+        let is_vertex = http.aip_mode.as_deref() == Some("PREDICTION");
+        HttpSettings {
+            host: self.host.clone(),
+            port: self.port,
+            max_body_bytes: http.max_body_bytes,
+            max_client_batch_size: http.max_client_batch_size,
+            api_key: http.api_key.clone(),
+            default_image_prompt: http.default_image_prompt.clone(),
+            strict_toolkit_status: http.strict_toolkit_status,
+            base_path: http.base_path.clone(),
+            vertex: is_vertex.then(|| VertexRoutes {
+                health: http.aip_health_route.clone(),
+                predict: http.aip_predict_route.clone(),
+            }),
+            shutdown_grace: Duration::from_secs(http.shutdown_grace_s),
+        }
+    }
+}

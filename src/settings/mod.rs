@@ -1,0 +1,135 @@
+//! Every flag and environment variable, its default and its check, read once. Nothing else reads the environment.
+
+mod http;
+mod media;
+mod model;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use http::{HttpFlags, ServeSettings};
+pub use media::MediaFlags;
+pub use model::{EngineFlags, HubFlags, ModelSettings};
+
+/// Serves a Qwen3.5 vision-language checkpoint over the Hugging Face Inference Toolkit's contract.
+#[derive(Debug, Parser)]
+#[command(name = "sardine", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the model over HTTP.
+    Serve(Box<ServeSettings>),
+    /// Answer one prompt on the terminal.
+    Generate(Box<GenerateSettings>),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct GenerateSettings {
+    #[command(flatten)]
+    pub model: ModelSettings,
+    /// A picture: a file or a URL. May be given several times.
+    #[arg(long = "image", value_name = "FILE|URL")]
+    pub images: Vec<String>,
+    /// Longest answer, in tokens.
+    #[arg(long, default_value_t = 256, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_new_tokens: u32,
+    /// Let the model think before it answers, where its template can.
+    #[arg(long)]
+    pub think: bool,
+    pub prompt: String,
+}
+
+/// Other names by which platforms and servers of this kind set a flag: (flag, variables, the first that is set wins).
+const ALIASES: &[(&str, &[&str])] = &[
+    // A folder that the platform mounted wins over an id to download.
+    ("model", &["HF_MODEL_DIR", "MODEL_ID", "HF_MODEL_ID"]),
+    ("revision", &["HF_REVISION", "REVISION"]),
+    ("max_model_len", &["MAX_MODEL_LEN", "MAX_TOTAL_TOKENS"]),
+    ("hub_token", &["HF_HUB_TOKEN", "HUGGING_FACE_HUB_TOKEN"]),
+    ("port", &["PORT", "AIP_HTTP_PORT"]),
+    ("served_model_name", &["SERVED_MODEL_NAME"]),
+    ("max_body_bytes", &["PAYLOAD_LIMIT"]),
+    ("max_client_batch_size", &["MAX_CLIENT_BATCH_SIZE"]),
+    ("api_key", &["API_KEY"]),
+    ("default_image_prompt", &["DEFAULT_IMAGE_PROMPT"]),
+    ("strict_toolkit_status", &["TOOLKIT_STRICT_STATUS"]),
+    ("allow_remote_images", &["ALLOW_REMOTE_IMAGES"]),
+    ("base_path", &["BASE_PATH"]),
+];
+
+impl Cli {
+    /// Reads the command line and the environment; a flag wins over its variable, and that over its aliases. Prints what is
+    /// wrong and exits where something is.
+    pub fn read() -> Cli {
+        let matches = command(|variable| std::env::var(variable).ok()).get_matches();
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// The command line, with the aliases that `environment` holds as defaults.
+fn command(environment: impl Fn(&str) -> Option<String>) -> clap::Command {
+    let alias = |flag: &str| {
+        let (_, variables) = ALIASES.iter().find(|(aliased, _)| *aliased == flag)?;
+        let set = |variable: &&str| environment(variable).filter(|value| !value.is_empty());
+        variables.iter().find_map(set)
+    };
+    let with_aliases = |subcommand: clap::Command| {
+        subcommand.mut_args(|arg| match alias(arg.get_id().as_str()) {
+            // clap wants its defaults to live as long as the process; there are as many as flags.
+            Some(value) => arg.default_value(&*value.leak()),
+            None => arg,
+        })
+    };
+    Cli::command().mut_subcommands(with_aliases)
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
+        "0" | "false" | "f" | "no" | "n" | "off" | "" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::{Cli, Command, ServeSettings, command};
+
+    fn serve(environment: &[(&str, &str)], flags: &[&str]) -> Result<ServeSettings, String> {
+        let variable = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_string());
+        let matches = command(variable)
+            .try_get_matches_from(["sardine", "serve"].iter().chain(flags))
+            .map_err(|error| error.to_string())?;
+        match Cli::from_arg_matches(&matches).map_err(|error| error.to_string())?.command {
+            Command::Serve(settings) => Ok(*settings),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn the_platforms_variables_set_what_the_flags_set() {
+        let settings =
+            serve(&[("PORT", "80"), ("HF_MODEL_DIR", "/repository"), ("MODEL_ID", "org/name")], &[]).unwrap();
+        assert_eq!((settings.port, settings.model.model.as_deref()), (80, Some("/repository")));
+    }
+
+    #[test]
+    fn a_flag_wins_over_an_alias() {
+        assert_eq!(serve(&[("PORT", "80")], &["--port", "9000"]).unwrap().port, 9000);
+    }
+
+    #[test]
+    fn a_wrong_alias_is_refused() {
+        assert!(serve(&[("PORT", "eighty")], &[]).unwrap_err().contains("eighty"));
+    }
+
+    #[test]
+    fn an_empty_variable_is_no_setting() {
+        assert_eq!(serve(&[("PORT", "")], &[]).unwrap().port, 8080);
+    }
+}

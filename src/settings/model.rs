@@ -1,0 +1,127 @@
+//! Settings of the model: which one, from where, on which device, for how many at once.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::media::MediaFlags;
+use crate::checkpoint::HubSettings;
+use crate::chat::SpecialText;
+use crate::engine::EngineLimits;
+use crate::model::{DeviceChoice, DtypeChoice, LoadOptions};
+
+/// Which model, on which device.
+#[derive(Debug, Clone, Args)]
+pub struct ModelSettings {
+    /// A folder in Hugging Face layout, or a hub id such as `org/name`. Without it: /repository if it holds a checkpoint,
+    /// else the miniature inside the binary.
+    #[arg(long, env = "SARDINE_MODEL", value_name = "DIR|HUB_ID")]
+    pub model: Option<String>,
+    /// Branch, tag or commit of a hub id.
+    #[arg(long, env = "SARDINE_REVISION", default_value = "main")]
+    pub revision: String,
+    /// `cuda` fails where no GPU answers; `auto` takes one where it does.
+    #[arg(long, env = "SARDINE_DEVICE", default_value = "auto", value_name = "auto|cpu|cuda[:N]")]
+    pub device: DeviceChoice,
+    /// `auto`: bfloat16, as the checkpoint is stored.
+    #[arg(long, env = "SARDINE_DTYPE", default_value = "auto", value_name = "auto|bfloat16|float32")]
+    pub dtype: DtypeChoice,
+    /// Tokens of the longest sequence, prompt included. Default: the checkpoint's, at most 32768.
+    #[arg(long, env = "SARDINE_MAX_MODEL_LEN", value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_model_len: Option<u32>,
+    /// The library that brings CUDA into the process; `none` loads nothing.
+    #[arg(long, env = "SARDINE_CUDA_LIBRARY", default_value = "libtorch_cuda.so", value_name = "FILE|none")]
+    pub cuda_library: String,
+    /// What strings such as `<|im_end|>` become inside text that a client sent; `tokens` is Transformers' behaviour.
+    #[arg(long, env = "SARDINE_SPECIAL_TOKENS_IN_TEXT", default_value = "text")]
+    pub special_tokens_in_text: SpecialTokensInText,
+    #[command(flatten)]
+    pub hub: HubFlags,
+    #[command(flatten)]
+    pub media: MediaFlags,
+    #[command(flatten)]
+    pub engine: EngineFlags,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SpecialTokensInText {
+    Text,
+    Tokens,
+}
+
+/// How to reach the hub.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Hub")]
+pub struct HubFlags {
+    /// Where the hub answers.
+    #[arg(long, env = "HF_ENDPOINT", default_value = "https://huggingface.co", value_name = "URL")]
+    pub hub_endpoint: String,
+    /// Where downloads are kept. Default: HF_HOME/hub, else ~/.cache/huggingface/hub.
+    #[arg(long, env = "HF_HUB_CACHE", value_name = "DIR")]
+    pub hub_cache: Option<PathBuf>,
+    /// For gated and private repositories. Never logged.
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub hub_token: Option<String>,
+}
+
+/// What shares the model.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Engine")]
+pub struct EngineFlags {
+    /// Sequences that run at the same time.
+    #[arg(long, env = "SARDINE_MAX_BATCH_SIZE", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub max_batch_size: u32,
+    /// Requests that may wait; one more is answered 429.
+    #[arg(long, env = "SARDINE_MAX_QUEUE", default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_queue: u32,
+    /// Tokens of a prompt that are read between two tokens of the other sequences.
+    #[arg(long, env = "SARDINE_PREFILL_CHUNK", default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prefill_chunk: u32,
+}
+
+impl HubFlags {
+    /// The hub's cache, where every program of the hub looks for it.
+    pub fn cache(&self) -> PathBuf {
+        let folder = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = || folder("HOME").unwrap_or_else(std::env::temp_dir).join(".cache/huggingface");
+        self.hub_cache.clone().unwrap_or_else(|| folder("HF_HOME").unwrap_or_else(home).join("hub"))
+    }
+}
+
+
+impl ModelSettings {
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions {
+            device: self.device,
+            dtype: self.dtype,
+            max_batch_size: self.engine.max_batch_size as usize,
+            cuda_library: self.cuda_library.clone(),
+        }
+    }
+
+    pub fn special_text(&self) -> SpecialText {
+        match self.special_tokens_in_text {
+            SpecialTokensInText::Text => SpecialText::StaysText,
+            SpecialTokensInText::Tokens => SpecialText::BecomesToken,
+        }
+    }
+
+    pub fn hub_settings(&self) -> HubSettings {
+        HubSettings {
+            endpoint: self.hub.hub_endpoint.clone(),
+            token: self.hub.hub_token.clone(),
+            revision: self.revision.clone(),
+            cache: self.hub.cache(),
+        }
+    }
+
+    /// The engine's limits, for a context of `max_model_len` tokens.
+    pub fn engine_limits(&self, max_model_len: usize) -> EngineLimits {
+        EngineLimits {
+            max_batch_size: self.engine.max_batch_size as usize,
+            max_queue: self.engine.max_queue as usize,
+            prefill_chunk: self.engine.prefill_chunk as usize,
+            max_model_len,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The gated delta rule's two forms against each other, against Transformers, and against the rule written out plainly.
+
+use std::collections::HashMap;
+
+use sardine::model::delta_rule::{DeltaInputs, chunked, gated_delta_rule, recurrent};
+use tch::{Kind, Tensor};
+
+use crate::fixtures::{difference, folder, read_tensors};
+
+const LENGTHS: [i64; 6] = [1, 3, 63, 64, 65, 130];
+const TOLERANCE: f64 = 1e-4;
+
+struct Golden(HashMap<String, Tensor>);
+
+impl Golden {
+    fn read() -> Golden {
+        Golden(read_tensors(&folder().join("fixtures/delta_rule.safetensors")))
+    }
+
+    fn get(&self, tokens: i64, name: &str) -> &Tensor {
+        &self.0[&format!("T{tokens}.{name}")]
+    }
+
+    fn inputs(&self, tokens: i64) -> DeltaInputs {
+        let get = |name| self.get(tokens, name);
+        DeltaInputs::new(get("q"), get("k"), get("v"), get("beta"), get("g"))
+    }
+}
+
+#[test]
+fn every_form_computes_what_transformers_computes() {
+    let golden = Golden::read();
+    type Form = fn(&DeltaInputs, &mut Tensor) -> Tensor;
+    let forms: [(&str, Form); 3] = [("recurrent", recurrent), ("chunked", chunked), ("chosen", gated_delta_rule)];
+    for tokens in LENGTHS {
+        for (name, form) in forms {
+            let mut state = golden.get(tokens, "state").copy();
+            let out = form(&golden.inputs(tokens), &mut state);
+            let worst =
+                difference(&out, golden.get(tokens, "out")).max(difference(&state, golden.get(tokens, "last_state")));
+            assert!(worst < TOLERANCE, "{name} over {tokens} tokens differs by {worst}");
+        }
+    }
+}
+
+#[test]
+fn the_rule_written_out_plainly_agrees() {
+    let golden = Golden::read();
+    for tokens in LENGTHS {
+        let (out, state) = plainly(&golden, tokens);
+        let worst =
+            difference(&out, golden.get(tokens, "out")).max(difference(&state, golden.get(tokens, "last_state")));
+        assert!(worst < TOLERANCE, "{tokens} tokens differ by {worst}");
+    }
+}
+
+#[test]
+fn a_state_can_be_continued_by_either_form() {
+    let golden = Golden::read();
+    let inputs = golden.inputs(130);
+    for cut in [1, 5, 64, 77, 129] {
+        let mut state = golden.get(130, "state").copy();
+        let first = chunked(&inputs.narrow(0, cut), &mut state);
+        let second = recurrent(&inputs.narrow(cut, 130 - cut), &mut state);
+        let worst = difference(&Tensor::cat(&[first, second], 0), golden.get(130, "out"));
+        assert!(worst < TOLERANCE, "cut at {cut}: differs by {worst}");
+    }
+}
+
+/// The rule as the paper writes it, value head by value head, in f64: the slow reference of the fast forms.
+fn plainly(golden: &Golden, tokens: i64) -> (Tensor, Tensor) {
+    let get = |name| golden.get(tokens, name).to_kind(Kind::Double);
+    let (q, k, v, beta, decay) = (get("q"), get("k"), get("v"), get("beta"), get("g"));
+    let (heads, key_heads, key_dim) = (v.size()[1], q.size()[1], q.size()[2] as f64);
+    let unit = |x: Tensor| &x / (x.square().sum(Kind::Double) + 1e-6).sqrt();
+    let (mut outputs, mut states) = (Vec::new(), Vec::new());
+    for head in 0..heads {
+        let key_head = head / (heads / key_heads);
+        let mut state = get("state").get(head); // [key_dim, value_dim]
+        for token in 0..tokens {
+            let at = |x: &Tensor, head| x.get(token).get(head);
+            let (q, k) = (unit(at(&q, key_head)) / key_dim.sqrt(), unit(at(&k, key_head)));
+            state = state * at(&decay, head).exp();
+            let correction = (at(&v, head) - state.tr().mv(&k)) * at(&beta, head);
+            state = state + k.outer(&correction);
+            outputs.push(state.tr().mv(&q));
+        }
+        states.push(state);
+    }
+    let value_dim = v.size()[2];
+    let outputs = Tensor::stack(&outputs, 0).view((heads, tokens, value_dim)).transpose(0, 1);
+    (outputs, Tensor::stack(&states, 0))
+}
