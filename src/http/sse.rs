@@ -50,3 +50,66 @@ impl Body {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+    use bytes::Bytes;
+    use futures_util::stream::{StreamExt, iter, pending};
+    use serde_json::json;
+
+    use super::{event, hangup, respond};
+
+    /// Reports when it is dropped.
+    struct Reports(mpsc::Sender<Instant>);
+
+    impl Drop for Reports {
+        fn drop(&mut self) {
+            let _ = self.0.send(Instant::now());
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_silent_stream_is_dropped_when_its_client_leaves() {
+        let (reporter, dropped) = mpsc::channel();
+        let silent_after_one = move |request: HttpRequest| {
+            let reports = Reports(reporter.clone());
+            async move {
+                let events = iter([event(&json!(1))]).chain(pending::<Bytes>()).map(move |event| {
+                    let _alive = &reports;
+                    event
+                });
+                respond(HttpResponse::Ok(), &request, events)
+            }
+        };
+        let server = HttpServer::new(move || App::new().route("/", web::get().to(silent_after_one.clone())))
+            .h1_allow_half_closed(false)
+            .on_connect(hangup::watch)
+            .workers(1)
+            .bind(("127.0.0.1", 0))
+            .unwrap();
+        let address = server.addrs()[0];
+        actix_web::rt::spawn(server.run());
+
+        let left = tokio::task::spawn_blocking(move || {
+            let mut socket = TcpStream::connect(address).unwrap();
+            write!(socket, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+            let mut reply = Vec::new();
+            while !reply.ends_with(b"data: 1\n\n\r\n") {
+                let mut byte = [0];
+                socket.read_exact(&mut byte).unwrap();
+                reply.extend(byte);
+            }
+            Instant::now()
+        });
+        let left = left.await.unwrap();
+        let dropped = tokio::task::spawn_blocking(move || dropped.recv_timeout(Duration::from_secs(5))).await.unwrap();
+        let took = dropped.expect("the stream is dropped") - left;
+        assert!(took < Duration::from_millis(500), "{took:?}");
+    }
+}

@@ -26,7 +26,7 @@ use super::negotiation::Accepted;
 use super::{HttpSettings, auth, body, hangup, probes, reply};
 use crate::error::Error;
 use crate::generation::{Answer, Generation, Service};
-use batch::{Batch, Sent};
+use batch::{Batch, Sent, Wanted};
 use question::{Question, ReplyPlan};
 
 /// nginx's status for a client that left: nobody reads it, the log does.
@@ -67,15 +67,14 @@ async fn respond(
         body: body::read(request, payload, settings.max_body_bytes).await?,
         accepted,
     };
-    let Batch { mut questions, form, is_streamed, warnings } = batch::read(sent, service, settings).await?;
+    let Batch { wanted, warnings } = batch::read(sent, service, settings).await?;
     let mut response = HttpResponse::Ok();
     if !warnings.is_empty() {
         response.insert_header(("x-warning", warnings.join("; ")));
     }
-    match questions.pop() {
-        Some(question) if is_streamed => stream::respond(request, response, service, question).await,
-        last => {
-            questions.extend(last);
+    match wanted {
+        Wanted::Streamed(question) => stream::respond(request, response, service, *question).await,
+        Wanted::Whole { questions, form } => {
             let answered = ask_all(service, questions).await?;
             let usages: Vec<_> = answered.iter().flat_map(|(_, answers)| answers).map(|answer| answer.usage).collect();
             reply::usage_headers(&mut response, &usages, received.elapsed());
