@@ -40,7 +40,7 @@ pub async fn start(settings: &ModelSettings) -> Result<Started, String> {
         Ok(Box::new(runner) as Box<dyn ModelRunner>)
     });
     let chat = Chat::load(&checkpoint, settings.special_text())?;
-    let media = Media::start(&checkpoint, settings.media.limits())?;
+    let media = Media::start(&checkpoint, settings.media.limits(max_model_len))?;
     let model_name = settings.model.clone().unwrap_or_else(|| checkpoint.name());
     Ok(Started { service: Service::new(chat, media, engine), model_name, loaded })
 }
