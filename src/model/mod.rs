@@ -22,6 +22,7 @@ mod rotary;
 mod runner;
 pub mod sampler;
 mod shards;
+mod threads;
 mod vision;
 mod weights;
 
@@ -47,6 +48,7 @@ pub fn load(checkpoint: &Checkpoint, options: &LoadOptions, progress: Progress) 
         DtypeChoice::Auto => kind_of(config.dtype),
         DtypeChoice::Exactly(dtype) => kind_of(dtype),
     };
+    threads::set(options.threads, &config);
     let _guard = tch::no_grad_guard();
     let weights = weights::Weights::open(checkpoint, &config, (kind, device), progress)?;
     let decoder = decoder::Decoder::load(&weights, &config, device);
