@@ -6,7 +6,6 @@
 //!
 //! The numbers are Transformers': what is rounded where follows its `modeling_qwen3_5.py`, and `tests/parity` holds it to that.
 
-mod argmax;
 mod attention;
 mod cache;
 mod config;
@@ -21,6 +20,7 @@ mod packing;
 mod patch_positions;
 mod rotary;
 mod runner;
+pub mod sampler;
 mod shards;
 mod vision;
 mod weights;

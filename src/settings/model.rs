@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::media::MediaFlags;
-use crate::checkpoint::HubSettings;
 use crate::chat::SpecialText;
+use crate::checkpoint::HubSettings;
 use crate::engine::EngineLimits;
 use crate::model::{DeviceChoice, DtypeChoice, LoadOptions};
 
@@ -87,7 +87,6 @@ impl HubFlags {
         self.hub_cache.clone().unwrap_or_else(|| folder("HF_HOME").unwrap_or_else(home).join("hub"))
     }
 }
-
 
 impl ModelSettings {
     pub fn load_options(&self) -> LoadOptions {

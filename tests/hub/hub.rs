@@ -128,10 +128,13 @@ fn answer_hub(request: &Request, storage: &str, misbehaviour: &mut Misbehaviour)
     if let Some(status) = misbehaviour.statuses.pop_front() {
         return Reply::new(status, "");
     }
-    if request.path == "/api/models/org/name/revision/main" {
+    if request.path == "/api/models/org/name/revision/main?blobs=true" {
         let mut names = vec!["config.json", "tokenizer.json", WEIGHTS, "modeling_qwen.py", "README.md"];
         names.extend(misbehaviour.extra_file.as_deref());
-        let siblings: Vec<_> = names.into_iter().map(|name| json!({"rfilename": name})).collect();
+        let siblings: Vec<_> = names
+            .into_iter()
+            .map(|name| json!({"rfilename": name, "size": content(name).map(|bytes| bytes.len())}))
+            .collect();
         return Reply::new(200, json!({"id": "org/name", "sha": COMMIT, "siblings": siblings}).to_string());
     }
     let name = request.path.strip_prefix(&format!("/org/name/resolve/{COMMIT}/"));

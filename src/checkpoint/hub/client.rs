@@ -57,7 +57,8 @@ impl Hub {
     pub(super) async fn listing(&self, patient: bool) -> Result<Listing, Problem> {
         let Repository { id, revision } = &self.repository;
         let (org, name) = id.split_once('/').expect("the id was checked");
-        let url = self.url(&["api", "models", org, name, "revision", revision]);
+        let mut url = self.url(&["api", "models", org, name, "revision", revision]);
+        url.set_query(Some("blobs=true")); // so that it tells sizes
         let mut retries = Retries::new();
         loop {
             match self.try_listing(url.clone()).await {
@@ -180,6 +181,10 @@ impl Hub {
         let cause = causes.last().map_or_else(String::new, ToString::to_string);
         let host = self.endpoint.host_str().unwrap_or_default();
         Problem::Passing(format!("{}: the connection to the hub ({host}) failed: {cause}", self.name()))
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.repository.id
     }
 
     /// What to call the repository in errors.

@@ -8,25 +8,21 @@ use sha2::{Digest, Sha256};
 
 use super::cache::{Cache, explain};
 use super::client::{FileInfo, Hub};
-use super::progress::{Progress, Tracker};
+use super::progress::Share;
 use super::retries::{Problem, Retries};
 
 /// A file of a commit, to be had in the cache.
 pub(super) struct Download<'a> {
     pub hub: &'a Hub,
     pub cache: &'a Cache,
-    pub progress: &'a Progress,
     pub commit: &'a str,
     pub file: String,
+    pub progress: Share<'a>,
 }
 
 impl Download<'_> {
-    /// Downloads the file unless the snapshot has it, trying again where the trouble may pass.
-    pub(super) async fn run(self) -> Result<(), String> {
-        if self.cache.has_file(self.commit, &self.file) {
-            return Ok(());
-        }
-        self.cache.prepare(self.commit)?;
+    /// Downloads the file, trying again where the trouble may pass.
+    pub(super) async fn run(mut self) -> Result<(), String> {
         let mut retries = Retries::new();
         let mut largest = 0;
         loop {
@@ -46,7 +42,7 @@ impl Download<'_> {
         }
     }
 
-    async fn attempt(&self) -> Result<(), Failure> {
+    async fn attempt(&mut self) -> Result<(), Failure> {
         let info = self.hub.file_info(self.commit, &self.file).await?;
         let _lock = self.cache.lock(&info.etag, &self.file).await.map_err(Problem::Lasting)?;
         let blob = self.cache.blob(&info.etag);
@@ -60,30 +56,29 @@ impl Download<'_> {
     }
 
     /// Appends to the partial file until it has all bytes.
-    async fn fill(&self, info: &FileInfo) -> Result<Partial, Failure> {
+    async fn fill(&mut self, info: &FileInfo) -> Result<Partial, Failure> {
         let mut partial = Partial::open(self.cache.incomplete_blob(&info.etag)).await.map_err(Problem::Lasting)?;
         if info.size.is_some_and(|size| partial.length > size) {
             partial.restart().map_err(Problem::Lasting)?;
         }
-        let tracker = self.progress.track(&self.file, info.size, partial.length);
+        self.progress.set(partial.length);
         if info.size != Some(partial.length)
-            && let Err(problem) = self.append(info, &mut partial, &tracker).await
+            && let Err(problem) = self.append(info, &mut partial).await
         {
             return Err(Failure { problem, length: partial.length });
         }
-        tracker.finish();
         Ok(partial)
     }
 
-    async fn append(&self, info: &FileInfo, partial: &mut Partial, tracker: &Tracker) -> Result<(), Problem> {
+    async fn append(&mut self, info: &FileInfo, partial: &mut Partial) -> Result<(), Problem> {
         let mut body = self.hub.open(info, partial.length).await?;
         if body.offset == 0 && partial.length > 0 {
             partial.restart().map_err(Problem::Lasting)?;
-            tracker.set(0);
+            self.progress.set(0);
         }
         while let Some(chunk) = body.response.chunk().await.map_err(|error| self.hub.broken(&error))? {
             partial.append(&chunk).map_err(Problem::Lasting)?;
-            tracker.set(partial.length);
+            self.progress.set(partial.length);
         }
         Ok(())
     }

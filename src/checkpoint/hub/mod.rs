@@ -16,8 +16,8 @@ use super::Checkpoint;
 use cache::Cache;
 use client::Hub;
 use download::Download;
-use progress::Progress;
-use repository::Repository;
+use progress::Whole;
+use repository::{NeededFile, Repository};
 use retries::Problem;
 
 /// How to reach the hub.
@@ -70,17 +70,25 @@ impl Checkpoint {
             }
             (Err(problem), _) => return Err(problem.into_message()),
         };
-        download_all(&hub, &cache, &listing.commit, listing.needed_files()?).await?;
+        let mut files = listing.needed_files()?;
+        files.retain(|file| !cache.has_file(&listing.commit, &file.name));
+        if !files.is_empty() {
+            cache.prepare(&listing.commit)?;
+            download_all(&hub, &cache, &listing.commit, files).await?;
+        }
         // Invariant: a ref is written after all its files, so that it never leads to half a checkpoint.
         cache.write_ref(&listing.commit)?;
         Checkpoint::in_folder(&cache.snapshot(&listing.commit))
     }
 }
 
-async fn download_all(hub: &Hub, cache: &Cache, commit: &str, files: Vec<String>) -> Result<(), String> {
+async fn download_all(hub: &Hub, cache: &Cache, commit: &str, files: Vec<NeededFile>) -> Result<(), String> {
     /// One connection rarely fills a data centre's line.
     const AT_A_TIME: usize = 4;
-    let progress = Progress::new();
-    let downloads = files.into_iter().map(|file| Download { hub, cache, progress: &progress, commit, file }.run());
+    let progress = Whole::new(hub.id(), files.iter().filter_map(|file| file.size).sum());
+    let downloads = files.into_iter().map(|file| {
+        let download = Download { hub, cache, commit, file: file.name, progress: progress.share() };
+        download.run()
+    });
     stream::iter(downloads).buffer_unordered(AT_A_TIME).try_collect().await
 }

@@ -49,12 +49,21 @@ pub(super) struct Listing {
 struct Sibling {
     #[serde(rename = "rfilename")]
     name: String,
+    size: Option<u64>,
+}
+
+/// A file that a checkpoint needs.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct NeededFile {
+    pub name: String,
+    /// In bytes, as far as the hub tells.
+    pub size: Option<u64>,
 }
 
 impl Listing {
     /// The files that are read when a checkpoint is served. Errors where a name would lead out of the cache, or no
     /// weights are there.
-    pub(super) fn needed_files(&self) -> Result<Vec<String>, String> {
+    pub(super) fn needed_files(&self) -> Result<Vec<NeededFile>, String> {
         if !is_commit(&self.commit) {
             return Err(format!("the hub names the commit {:?}; expected 40 hexadecimal digits", self.commit));
         }
@@ -64,13 +73,12 @@ impl Listing {
                 "the hub lists the file {name:?}, which would lead out of the cache; the repository is refused"
             ));
         }
-        let needed: Vec<String> = names().filter(|name| is_needed(name)).map(str::to_owned).collect();
-        if !needed.iter().any(|name| name == "config.json") || !needed.iter().any(|name| name.ends_with(".safetensors"))
-        {
+        if !names().any(|name| name == "config.json") || !names().any(|name| name.ends_with(".safetensors")) {
             return Err("the repository holds no config.json or no *.safetensors, so it is not a checkpoint to serve"
                 .to_owned());
         }
-        Ok(needed)
+        let needed = self.siblings.iter().filter(|sibling| is_needed(&sibling.name));
+        Ok(needed.map(|sibling| NeededFile { name: sibling.name.clone(), size: sibling.size }).collect())
     }
 }
 
@@ -111,7 +119,7 @@ mod tests {
     use super::*;
 
     fn listing(files: &[&str]) -> Listing {
-        let siblings = files.iter().map(|name| Sibling { name: (*name).to_owned() }).collect();
+        let siblings = files.iter().map(|name| Sibling { name: (*name).to_owned(), size: None }).collect();
         Listing { commit: "0123456789abcdef0123456789abcdef01234567".to_owned(), siblings }
     }
 
@@ -164,7 +172,8 @@ mod tests {
             "onnx/model.onnx",
             "sub/model.safetensors",
         ];
-        assert_eq!(listing(&[needed.as_slice(), &others].concat()).needed_files().unwrap(), needed);
+        let chosen = listing(&[needed.as_slice(), &others].concat()).needed_files().unwrap();
+        assert_eq!(chosen.into_iter().map(|file| file.name).collect::<Vec<String>>(), needed);
     }
 
     #[test]
