@@ -49,15 +49,24 @@ impl Slots {
         &mut self.slots[slot.0]
     }
 
-    /// Empties a slot for a new sequence. The recurrent state's memory is kept, the keys' and values' is given back.
-    pub fn reset(&mut self, slot: Slot) {
+    /// Forgets an ended sequence. The keys' and values' memory is given back, the recurrent states' is kept.
+    pub fn release(&mut self, slot: Slot) {
         let memory = self.memory(slot);
         memory.num_tokens = 0;
         memory.pictures.clear();
         for layer in &mut memory.layers {
-            match layer {
-                LayerMemory::Recurrent(recurrent) => recurrent.reset(),
-                LayerMemory::KeyValues(key_values) => key_values.reset(),
+            if let LayerMemory::KeyValues(key_values) = layer {
+                key_values.clear();
+            }
+        }
+    }
+
+    /// Makes a slot ready for a new sequence, whatever it held.
+    pub fn begin(&mut self, slot: Slot) {
+        self.release(slot);
+        for layer in &mut self.memory(slot).layers {
+            if let LayerMemory::Recurrent(recurrent) = layer {
+                recurrent.zero();
             }
         }
     }
@@ -101,7 +110,7 @@ impl Recurrent {
         Recurrent { conv: None, state: None, conv_shape, state_shape, kind, device }
     }
 
-    fn reset(&mut self) {
+    fn zero(&mut self) {
         for tensor in [&mut self.conv, &mut self.state].into_iter().flatten() {
             let _ = tensor.zero_();
         }
@@ -139,7 +148,7 @@ impl KeyValues {
         KeyValues { keys: None, values: None, num_tokens: 0, capacity: 0, num_heads, head_dim, kind, device }
     }
 
-    fn reset(&mut self) {
+    fn clear(&mut self) {
         (self.keys, self.values, self.num_tokens, self.capacity) = (None, None, 0, 0);
     }
 

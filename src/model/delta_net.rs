@@ -2,8 +2,9 @@
 
 use tch::{Kind, Tensor};
 
-use super::cache::{Recurrent, Slots};
+use super::cache::Slots;
 use super::config::TextConfig;
+use super::convolution::CausalConvolution;
 use super::delta_rule::{DeltaInputs, gated_delta_rule};
 use super::layers::{GatedRmsNorm, Linear};
 use super::packing::{Span, pack};
@@ -14,7 +15,7 @@ pub(super) struct DeltaNet {
     in_proj_z: Linear,
     in_proj_b: Linear,
     in_proj_a: Linear,
-    conv1d: Tensor,     // [channels, 1, kernel]
+    conv1d: CausalConvolution,
     decay_rate: Tensor, // -exp(A_log): [heads], fp32
     dt_bias: Tensor,    // [heads], fp32
     norm: GatedRmsNorm,
@@ -32,7 +33,7 @@ impl DeltaNet {
             in_proj_z: Linear::load(&at.at("in_proj_z")),
             in_proj_b: Linear::load(&at.at("in_proj_b")),
             in_proj_a: Linear::load(&at.at("in_proj_a")),
-            conv1d: at.at("conv1d").tensor("weight"),
+            conv1d: CausalConvolution::load(&at.at("conv1d")),
             decay_rate: -at.tensor("A_log").to_kind(Kind::Float).exp(),
             dt_bias: at.tensor("dt_bias").to_kind(Kind::Float),
             norm: GatedRmsNorm::load(&at.at("norm"), text.rms_norm_eps),
@@ -52,24 +53,18 @@ impl DeltaNet {
         let step = (self.in_proj_a.forward(x).to_kind(Kind::Float) + &self.dt_bias).softplus();
         let decay = &self.decay_rate * step; // <= 0
 
-        let convolved = spans.iter().map(|span| self.convolve(&span.of(&projected), slots.recurrent(span.slot, layer)));
-        let inputs = self.inputs(&pack(convolved.collect()), &beta, &decay);
+        let convolved = spans.iter().map(|span| {
+            let past = slots.recurrent(span.slot, layer).conv();
+            self.conv1d.forward(&span.of(&projected), past)
+        });
+        let convolved = pack(convolved.collect()).silu();
+        let inputs = self.inputs(&convolved, &beta, &decay);
         let read = spans.iter().map(|span| {
             let state = slots.recurrent(span.slot, layer).state();
             gated_delta_rule(&inputs.narrow(span.first, span.len), state)
         });
         let read = pack(read.collect()).to_kind(x.kind()); // [tokens, heads, value_dim]
         self.out_proj.forward(&self.norm.forward(&read, &z).flatten(1, 2))
-    }
-
-    /// A causal convolution of each channel with its own past, then SiLU: [tokens, channels], of the same shape.
-    fn convolve(&self, projected: &Tensor, memory: &mut Recurrent) -> Tensor {
-        let (tokens, channels) = projected.size2().expect("Invariant: the projection is [tokens, channels]");
-        let past = memory.conv(); // [channels, kernel - 1]
-        let window = Tensor::cat(&[&*past, &projected.tr()], 1); // [channels, kernel - 1 + tokens]
-        past.copy_(&window.narrow(1, tokens, past.size()[1]));
-        let convolved = window.unsqueeze(0).conv1d(&self.conv1d, None::<&Tensor>, 1, 0, 1, channels);
-        convolved.silu().squeeze_dim(0).tr()
     }
 
     /// Cuts the convolved channels [tokens, channels] into queries, keys and values.

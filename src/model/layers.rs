@@ -1,7 +1,8 @@
 //! The plain layers: linear, norms, embedding, MLP. Only here is known how a linear layer multiplies.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
+use super::cpu::is_worth_widening;
 use super::weights::At;
 
 /// `x W^T + b`.
@@ -32,7 +33,7 @@ impl Linear {
     /// [rows, inputs] -> [rows, outputs]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let rows = x.size()[0];
-        if rows >= WORTH_WIDENING && x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && !multiplies_bf16() {
+        if rows >= WORTH_WIDENING && is_worth_widening(x) {
             return self.forward_widened(x);
         }
         x.linear(&self.weight, self.bias.as_ref())
@@ -56,27 +57,13 @@ impl Linear {
     }
 }
 
-/// Rows from which a wide copy of the weight costs less than slow products: 2560 x 9216 took 710 ms in bf16 and 400 ms
-/// widened at 64 rows, 5.8 s and 1.0 s at 512, on an AVX2 machine; at 4 rows bf16 was five times faster.
-const WORTH_WIDENING: i64 = 32;
+/// Rows from which a wide copy of the weight costs less than slow products. 2560 x 9216 on one thread with AVX2, ms in bf16
+/// and widened: 19 and 17 at 4 rows, 36 and 20 at 8, 280 and 48 at 64, 1123 and 166 at 256.
+const WORTH_WIDENING: i64 = 8;
 
-/// Weights that are widened at a time: 64 MiB of fp32.
-const WIDENED_ELEMENTS: i64 = 16 << 20;
-
-/// Whether libtorch's bf16 products are fast on this CPU: oneDNN has them from AVX-512 on, and the fallback is ten times
-/// slower than fp32.
-fn multiplies_bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        true
-    }
-}
+/// Weights that are widened at a time, so that they are still in the cache when they are multiplied: 4 MiB of fp32. The whole
+/// weight at once took 135 ms at 64 rows.
+const WIDENED_ELEMENTS: i64 = 1 << 20;
 
 /// Token embeddings.
 pub(super) struct Embedding {

@@ -9,6 +9,8 @@
 mod attention;
 mod cache;
 mod config;
+mod convolution;
+mod cpu;
 pub mod cuda;
 mod decoder;
 mod delta_net;

@@ -35,7 +35,7 @@ impl ModelRunner for QwenRunner {
     fn run(&mut self, step: &Step) -> Outputs {
         let _guard = tch::no_grad_guard();
         for slot in &step.released {
-            self.slots.reset(*slot);
+            self.slots.release(*slot);
         }
         let faults: Vec<Option<String>> = step.rows.iter().map(|row| self.fault(row)).collect();
         let sound = |(row, fault): (_, &Option<String>)| fault.is_none().then_some(row);
@@ -107,7 +107,7 @@ impl QwenRunner {
             return Vec::new();
         }
         for row in rows.iter().filter(|row| row.start == 0) {
-            self.slots.reset(row.slot);
+            self.slots.begin(row.slot);
         }
         let packed = Packed::new(rows, self.device);
         let embeddings = self.embed(rows, &packed);

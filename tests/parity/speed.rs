@@ -17,6 +17,7 @@ fn speed_of_loading_prefill_decoding_and_a_picture() {
     let start = Instant::now();
     let mut runner = load(Dtype::Bfloat16);
     println!("load: {:.2} s; {}", start.elapsed().as_secs_f64(), memory());
+    println!("on a busy machine the seconds of CPU, summed over threads, say more than those of the clock");
     run(&mut runner, "a first token", text(1), 1);
     for tokens in [64, 512, 2048] {
         run(&mut runner, &format!("{tokens} tokens"), text(tokens), 16);
@@ -31,18 +32,17 @@ fn speed_of_loading_prefill_decoding_and_a_picture() {
 
 fn run(runner: &mut QwenRunner, what: &str, prompt: Prompt, new_tokens: usize) {
     let mut sequence = Sequence::new(&prompt, 0, new_tokens);
-    let start = Instant::now();
+    let start = Clock::start();
     while sequence.generated.is_empty() {
         step(runner, &mut [(&mut sequence, 512)]);
     }
-    let prefill = start.elapsed().as_secs_f64();
-    println!("{what}: first token after {prefill:.2} s, {:.1} tokens/s", prompt.len() as f64 / prefill);
-    let start = Instant::now();
+    println!("{what}: first token after {start}");
+    let start = Clock::start();
     while !sequence.is_done() {
         step(runner, &mut [(&mut sequence, 512)]);
     }
     if new_tokens > 1 {
-        println!("  decoding: {:.2} tokens/s", (new_tokens - 1) as f64 / start.elapsed().as_secs_f64());
+        println!("  {} more tokens: {start}", new_tokens - 1);
     }
 }
 
@@ -55,12 +55,36 @@ fn together(runner: &mut QwenRunner, num_sequences: usize) {
         step(runner, &mut sequences.iter_mut().map(|sequence| (sequence, 512)).collect::<Vec<_>>());
     };
     all(&mut sequences);
-    let start = Instant::now();
+    let start = Clock::start();
     while !sequences[0].is_done() {
         all(&mut sequences);
     }
-    let per_second = (num_sequences * NEW_TOKENS) as f64 / start.elapsed().as_secs_f64();
-    println!("{num_sequences} at once: {per_second:.2} tokens/s in all");
+    println!("{num_sequences} at once, {NEW_TOKENS} tokens each: {start}");
+}
+
+/// Time by the clock and by the CPU.
+struct Clock {
+    wall: Instant,
+    cpu: f64,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock { wall: Instant::now(), cpu: cpu_seconds() }
+    }
+}
+
+impl std::fmt::Display for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{:.2} s, {:.2} s of CPU", self.wall.elapsed().as_secs_f64(), cpu_seconds() - self.cpu)
+    }
+}
+
+/// What this process has used in user mode, in Linux's ticks of 10 ms.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    after_name.split_whitespace().nth(11).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) / 100.0
 }
 
 fn text(tokens: usize) -> Prompt {
