@@ -57,7 +57,9 @@ async fn generate(settings: GenerateSettings) -> Result<(), String> {
     let mut out = std::io::stdout().lock();
     while let Some(delta) = answer.next().await {
         let delta = delta.map_err(|error| error.to_string())?;
-        write!(out, "{}", delta.text).and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))?;
+        write!(out, "{}", delta.text)
+            .and_then(|()| out.flush())
+            .map_err(|error| format!("standard output: {error}"))?;
     }
     writeln!(out).map_err(|error| format!("standard output: {error}"))
 }
@@ -79,7 +81,7 @@ fn conversation(settings: &GenerateSettings, service: &Service) -> Result<ChatRe
         media,
         sampling: Sampling::greedy(),
         length: Length { max: MaxLength::NewAtMost(settings.max_new_tokens as usize), max_time: None, truncate: None },
-        stop: Stop { eos: service.defaults().eos.clone(), ..Stop::default() },
+        stop: Stop { eos: service.defaults().eos_token_id.clone(), ..Stop::default() },
         skip_special_tokens: true,
     })
 }

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+/// Less than this many bytes are done before anybody reads about it.
+const WORTH_A_LINE: u64 = 256 << 20;
+
 /// Progress of one piece of work, counted in bytes.
 pub struct Progress {
     what: String,
@@ -36,8 +39,11 @@ impl Progress {
         }
     }
 
-    /// One line for every tenth.
+    /// One line for every tenth of what takes long enough for anybody to wait.
     fn log(&self, done: u64, total: u64) {
+        if total < WORTH_A_LINE {
+            return;
+        }
         let tenths = (10 * done).checked_div(total).unwrap_or(10);
         if self.logged.fetch_max(tenths, Ordering::Relaxed) < tenths {
             tracing::info!("{}: {} % of {:.1} MB", self.what, 10 * tenths, total as f64 / 1e6);

@@ -31,7 +31,7 @@ pub struct Started {
 pub async fn start(settings: &ModelSettings) -> Result<Started, String> {
     let checkpoint = find_checkpoint(settings).await?;
     let config = model::Config::load(&checkpoint)?;
-    let max_model_len = max_model_len(settings.max_model_len, config.max_position_embeddings)?;
+    let max_model_len = max_model_len(settings.max_model_len, config.text.max_position_embeddings)?;
     let limits = settings.engine_limits(max_model_len);
     let (options, weights) = (settings.load_options(), checkpoint.clone());
     let (engine, loaded) = Engine::start(limits, move || {
@@ -40,7 +40,7 @@ pub async fn start(settings: &ModelSettings) -> Result<Started, String> {
         Ok(Box::new(runner) as Box<dyn ModelRunner>)
     });
     let chat = Chat::load(&checkpoint, settings.special_text())?;
-    let media = Media::start(&checkpoint, settings.media.limits())?;
+    let media = Media::start(&checkpoint, settings.media.limits(max_model_len))?;
     let model_name = settings.model.clone().unwrap_or_else(|| checkpoint.name());
     Ok(Started { service: Service::new(chat, media, engine), model_name, loaded })
 }
@@ -52,7 +52,9 @@ async fn find_checkpoint(settings: &ModelSettings) -> Result<Checkpoint, String>
             tracing::info!("serving the checkpoint in {MOUNTED}");
             return Ok(mounted);
         }
-        tracing::info!("no --model was given and {MOUNTED} holds no checkpoint: serving fry, the miniature inside the binary");
+        tracing::info!(
+            "no --model was given and {MOUNTED} holds no checkpoint: serving fry, the miniature inside the binary"
+        );
         return Ok(Checkpoint::Embedded);
     };
     let folder = Path::new(model);
@@ -66,9 +68,9 @@ async fn find_checkpoint(settings: &ModelSettings) -> Result<Checkpoint, String>
 
 fn max_model_len(wanted: Option<u32>, trained: usize) -> Result<usize, String> {
     match wanted.map(|wanted| wanted as usize) {
-        Some(wanted) if wanted > trained => {
-            Err(format!("--max-model-len {wanted}: the checkpoint was made for at most {trained} (max_position_embeddings)"))
-        }
+        Some(wanted) if wanted > trained => Err(format!(
+            "--max-model-len {wanted}: the checkpoint was made for at most {trained} (max_position_embeddings)"
+        )),
         Some(wanted) => Ok(wanted),
         None => Ok(trained.min(DEFAULT_MAX_MODEL_LEN)),
     }

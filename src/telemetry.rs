@@ -1,5 +1,7 @@
 //! Logs, set up in one place: a line per event on standard error, text or JSON, with no payload and no token in it.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// How log lines are written.
@@ -13,8 +15,13 @@ pub enum LogFormat {
 ///
 /// A panic becomes one log line: the engine answers for it (see `engine::worker`), and a backtrace through libtorch helps nobody.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log {filter:?}: {error}"))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // actix-server announces its threads at info, which says nothing to whoever deploys.
+    let filter = EnvFilter::try_new(format!("actix_server=warn,{filter}"))
+        .map_err(|error| format!("--log {filter:?}: {error}"))?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => lines.with_target(false).init(),
         LogFormat::Json => lines.json().init(),

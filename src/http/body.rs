@@ -1,12 +1,18 @@
 //! Reads a request's body up to the server's limit.
 
+use std::time::Duration;
+
 use actix_web::HttpRequest;
 use actix_web::http::header::CONTENT_LENGTH;
 use actix_web::web::Payload;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use tokio::time::timeout;
 
 use crate::error::Error;
+
+/// Longest time between two pieces of a body. A client that stalls holds memory.
+const MAX_SILENCE: Duration = Duration::from_secs(30);
 
 /// The whole body. One that is larger than `limit` bytes is refused, but read: a client that still writes when its
 /// connection is closed never sees the refusal.
@@ -16,8 +22,7 @@ pub(super) async fn read(request: &HttpRequest, mut payload: Payload, limit: usi
         return Err(Error::PayloadTooLarge { limit });
     }
     let mut body = BytesMut::new();
-    while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|error| Error::invalid(format!("the body could not be read: {error}")))?;
+    while let Some(chunk) = next(&mut payload).await? {
         if body.len() + chunk.len() > limit {
             discard(payload, limit).await;
             return Err(Error::PayloadTooLarge { limit });
@@ -30,11 +35,19 @@ pub(super) async fn read(request: &HttpRequest, mut payload: Payload, limit: usi
 /// Reads what is left of the body, up to `limit` bytes, and forgets it.
 pub(super) async fn discard(mut payload: Payload, limit: usize) {
     let mut discarded = 0;
-    while let Some(Ok(chunk)) = payload.next().await {
+    while let Ok(Some(chunk)) = next(&mut payload).await {
         discarded += chunk.len();
         if discarded > limit {
             return;
         }
+    }
+}
+
+async fn next(payload: &mut Payload) -> Result<Option<Bytes>, Error> {
+    let incomplete = |why: &dyn std::fmt::Display| Error::invalid(format!("the body did not arrive whole: {why}"));
+    match timeout(MAX_SILENCE, payload.next()).await {
+        Ok(chunk) => chunk.transpose().map_err(|error| incomplete(&error)),
+        Err(_) => Err(incomplete(&format!("nothing came for {} s", MAX_SILENCE.as_secs()))),
     }
 }
 

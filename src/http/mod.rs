@@ -3,7 +3,6 @@
 mod auth;
 mod body;
 mod error;
-mod hangup;
 mod in_flight;
 mod negotiation;
 mod probes;

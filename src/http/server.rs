@@ -9,7 +9,7 @@ use actix_web::{App, HttpServer, dev, web};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::in_flight::{self, InFlight};
-use super::{HttpSettings, hangup, reply, routes};
+use super::{HttpSettings, reply, routes};
 use crate::generation::Service;
 
 /// Threads that read and write HTTP. The work is done elsewhere.
@@ -58,8 +58,9 @@ impl Server {
         let server = HttpServer::new(app)
             .workers(std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS)))
             .keep_alive(KEEP_ALIVE)
+            // A client that hangs up is noticed while its answer is being made, also by a stream that is silent: its handler or
+            // body is dropped at once, and dropping cancels. By default actix-web would let it run to its end.
             .h1_allow_half_closed(false)
-            .on_connect(hangup::watch)
             .disable_signals()
             .shutdown_timeout(LAST_WRITES_S)
             .listen(listener)

@@ -59,7 +59,7 @@ impl AddressGuard {
         }
         Err(Refused(format!(
             "{name} is not a public address; whoever runs this server can allow its network with \
-             --allowed-image-networks (SARDINE_ALLOWED_IMAGE_NETWORKS)"
+             --allowed-networks (SARDINE_ALLOWED_NETWORKS)"
         )))
     }
 }

@@ -13,7 +13,7 @@ use crate::error::Error;
 /// The EXIF orientation is applied, transparency dropped (not composited), colour profiles ignored: what Transformers
 /// does to a picture from a URL. Errors are [`Error::Invalid`]. A hostile file may make a decoder panic: call it where
 /// that is caught.
-pub fn decode(file: &[u8], max_pixels: usize) -> Result<Rgb, Error> {
+pub fn decode(file: &[u8], max_pixels: u64) -> Result<Rgb, Error> {
     let format = format::recognise(file)?;
     if format == ImageFormat::Jpeg && !jpeg_is_complete(file) {
         return Err(Error::invalid("the picture's JPEG file is cut short: its end marker is missing"));
@@ -31,19 +31,19 @@ pub fn decode(file: &[u8], max_pixels: usize) -> Result<Rgb, Error> {
 }
 
 /// What a decoder may allocate for itself. The picture's own buffer is bounded by [`check_size`], before it exists.
-fn limits(max_pixels: usize) -> Limits {
+fn limits(max_pixels: u64) -> Limits {
     const BYTES_PER_PIXEL: u64 = 8; // 16-bit RGBA, the widest of the formats
     const TABLES: u64 = 16 << 20;
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(max_pixels as u64 * BYTES_PER_PIXEL + TABLES);
+    limits.max_alloc = Some(max_pixels * BYTES_PER_PIXEL + TABLES);
     limits
 }
 
-fn check_size((width, height): (u32, u32), max_pixels: usize) -> Result<(), Error> {
+fn check_size((width, height): (u32, u32), max_pixels: u64) -> Result<(), Error> {
     if width == 0 || height == 0 {
         return Err(Error::invalid(format!("the picture has {width}x{height} pixels, so there is nothing to see")));
     }
-    if u64::from(width) * u64::from(height) > max_pixels as u64 {
+    if u64::from(width) * u64::from(height) > max_pixels {
         return Err(Error::invalid(format!(
             "the picture has {width}x{height} pixels, more than the {max_pixels} that this server decodes \
              (--max-image-pixels, SARDINE_MAX_IMAGE_PIXELS); send a smaller one"

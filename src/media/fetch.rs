@@ -86,8 +86,8 @@ impl Fetcher {
         }
         if error.is_timeout() {
             return format!(
-                "it did not answer within {} s (--image-fetch-timeout-s, SARDINE_IMAGE_FETCH_TIMEOUT_S)",
-                self.limits.fetch_timeout.as_secs_f32()
+                "it did not answer within {} ms (--image-timeout-ms, SARDINE_IMAGE_TIMEOUT_MS)",
+                self.limits.fetch_timeout.as_millis()
             );
         }
         chain(error)
@@ -98,9 +98,7 @@ impl Fetcher {
 fn redirect_policy(guard: AddressGuard, max_redirects: usize) -> redirect::Policy {
     redirect::Policy::custom(move |attempt| {
         if attempt.previous().len() > max_redirects {
-            let many = Refused(format!(
-                "it redirects more than {max_redirects} times (--max-image-redirects, SARDINE_MAX_IMAGE_REDIRECTS)"
-            ));
+            let many = Refused(format!("it redirects more than {max_redirects} times"));
             return attempt.error(many);
         }
         match guard.check_url(attempt.url()) {

@@ -9,26 +9,27 @@ use ipnet::IpNet;
 pub struct MediaLimits {
     /// `--allow-remote-images`, `SARDINE_ALLOW_REMOTE_IMAGES`: whether http(s) URLs are fetched at all.
     pub allow_remote_images: bool,
-    /// `--allowed-image-networks`, `SARDINE_ALLOWED_IMAGE_NETWORKS`: networks that may be fetched from although they
+    /// `--allowed-networks`, `SARDINE_ALLOWED_NETWORKS`: networks that may be fetched from although they
     /// are not public, for pictures on an intranet.
     pub allowed_networks: Vec<IpNet>,
     /// `--max-image-bytes`, `SARDINE_MAX_IMAGE_BYTES`: the longest encoded file, remote or sent along.
     pub max_image_bytes: usize,
     /// `--max-image-pixels`, `SARDINE_MAX_IMAGE_PIXELS`: the largest picture that is decoded, in pixels before
     /// resizing.
-    pub max_image_pixels: usize,
+    pub max_image_pixels: u64,
     /// `--max-images`, `SARDINE_MAX_IMAGES`: pictures of one request.
     pub max_images: usize,
-    /// `--max-image-tokens`, `SARDINE_MAX_IMAGE_TOKENS`: tokens that the pictures of one request may cost together.
+    /// Tokens that the pictures of one request may cost together: what the context has room for (`--max-model-len`).
+    /// Patches take 24 KiB a token, so this bounds the memory of a request.
     pub max_image_tokens: usize,
-    /// `--image-fetch-timeout-s`, `SARDINE_IMAGE_FETCH_TIMEOUT_S`: from the first connection to the last byte,
-    /// redirects included.
+    /// `--image-timeout-ms`, `SARDINE_IMAGE_TIMEOUT_MS`: from the first connection to the last byte, redirects
+    /// included.
     pub fetch_timeout: Duration,
-    /// `--max-image-redirects`, `SARDINE_MAX_IMAGE_REDIRECTS`.
+    /// Redirects of one download, each held to the same rules as its URL. No flag.
     pub max_redirects: usize,
-    /// `--image-fetch-concurrency`, `SARDINE_IMAGE_FETCH_CONCURRENCY`: downloads at a time, over all requests.
+    /// Downloads at a time, over all requests. No flag.
     pub fetch_concurrency: usize,
-    /// `--image-decode-concurrency`, `SARDINE_IMAGE_DECODE_CONCURRENCY`: pictures decoded at a time, over all requests.
+    /// Pictures decoded and resized at a time, over all requests. No flag.
     pub decode_concurrency: usize,
 }
 
@@ -42,8 +43,8 @@ impl Default for MediaLimits {
             // A 50-megapixel JPEG has 10 to 15 MB; base64 of this much still fits in a 32 MiB body.
             max_image_bytes: 20 << 20,
             // Telephones take 50; at 3 bytes a pixel this is 192 MB while a picture is being prepared.
-            max_image_pixels: 64_000_000,
-            max_images: 16,
+            max_image_pixels: 64 << 20,
+            max_images: 32,
             // What one picture of the checkpoint's full size costs: 400 MB of patches.
             max_image_tokens: 16_384,
             fetch_timeout: Duration::from_secs(10),
@@ -60,9 +61,9 @@ impl MediaLimits {
     pub(super) fn check(&self) -> Result<(), String> {
         let positive = [
             ("--max-image-bytes", self.max_image_bytes),
-            ("--max-image-pixels", self.max_image_pixels),
-            ("--image-fetch-concurrency", self.fetch_concurrency),
-            ("--image-decode-concurrency", self.decode_concurrency),
+            ("--max-image-pixels", self.max_image_pixels as usize),
+            ("fetch_concurrency", self.fetch_concurrency),
+            ("decode_concurrency", self.decode_concurrency),
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((flag, _)) => Err(format!("{flag} is 0; it must be at least 1")),

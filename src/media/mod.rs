@@ -164,7 +164,7 @@ fn prepare(
     Ok(Picture { patches: patches::patches(&resized, preprocess), grid })
 }
 
-/// The tokens that the pictures of one request may still cost. Patches are 24 KiB a token, so this bounds their memory.
+/// Counts the tokens of one request's pictures, before their patches are made.
 struct TokenBudget {
     limit: usize,
     spent: AtomicUsize,
@@ -179,8 +179,8 @@ impl TokenBudget {
         let spent = self.spent.fetch_add(tokens, Ordering::Relaxed) + tokens;
         if spent > self.limit {
             return Err(Error::invalid(format!(
-                "the pictures cost more than the {} tokens that one request's may \
-                 (--max-image-tokens, SARDINE_MAX_IMAGE_TOKENS); send fewer or smaller ones",
+                "the pictures cost more than the {} tokens that this server has room for \
+                 (--max-model-len); send fewer or smaller ones",
                 self.limit
             )));
         }

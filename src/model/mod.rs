@@ -6,7 +6,6 @@
 //!
 //! The numbers are Transformers': what is rounded where follows its `modeling_qwen3_5.py`, and `tests/parity` holds it to that.
 
-mod argmax;
 mod attention;
 mod cache;
 mod config;
@@ -21,7 +20,9 @@ mod packing;
 mod patch_positions;
 mod rotary;
 mod runner;
+pub mod sampler;
 mod shards;
+mod threads;
 mod vision;
 mod weights;
 
@@ -47,6 +48,7 @@ pub fn load(checkpoint: &Checkpoint, options: &LoadOptions, progress: Progress) 
         DtypeChoice::Auto => kind_of(config.dtype),
         DtypeChoice::Exactly(dtype) => kind_of(dtype),
     };
+    threads::set(options.threads, &config);
     let _guard = tch::no_grad_guard();
     let weights = weights::Weights::open(checkpoint, &config, (kind, device), progress)?;
     let decoder = decoder::Decoder::load(&weights, &config, device);

@@ -12,6 +12,8 @@ pub struct LoadOptions {
     pub dtype: DtypeChoice,
     /// Sequences that run at once: slots.
     pub max_batch_size: usize,
+    /// CPU threads that compute. `None`: one for a small model, whose layers are not worth sharing, else one a core.
+    pub threads: Option<usize>,
     /// Shared library that brings libtorch's CUDA side ("libtorch_cuda.so"); "none" loads nothing.
     pub cuda_library: String,
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::argmax::sample;
 use super::cache::Slots;
 use super::config::Config;
 use super::decoder::Decoder;
 use super::packing::{Packed, Span, pack};
+use super::sampler::sample;
 use super::vision::VisionTower;
 use crate::checkpoint::Bytes;
 use crate::engine::{ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Step};

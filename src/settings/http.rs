@@ -64,7 +64,6 @@ pub struct HttpFlags {
     aip_predict_route: String,
 }
 
-
 impl ServeSettings {
     pub fn http(&self) -> HttpSettings {
         let http = &self.http;

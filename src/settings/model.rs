@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::media::MediaFlags;
-use crate::checkpoint::HubSettings;
 use crate::chat::SpecialText;
+use crate::checkpoint::HubSettings;
 use crate::engine::EngineLimits;
 use crate::model::{DeviceChoice, DtypeChoice, LoadOptions};
 
@@ -29,6 +29,9 @@ pub struct ModelSettings {
     /// Tokens of the longest sequence, prompt included. Default: the checkpoint's, at most 32768.
     #[arg(long, env = "SARDINE_MAX_MODEL_LEN", value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_model_len: Option<u32>,
+    /// CPU threads that compute. Default: one a core, and one for a small model.
+    #[arg(long, env = "SARDINE_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub threads: Option<u32>,
     /// The library that brings CUDA into the process; `none` loads nothing.
     #[arg(long, env = "SARDINE_CUDA_LIBRARY", default_value = "libtorch_cuda.so", value_name = "FILE|none")]
     pub cuda_library: String,
@@ -88,13 +91,13 @@ impl HubFlags {
     }
 }
 
-
 impl ModelSettings {
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions {
             device: self.device,
             dtype: self.dtype,
             max_batch_size: self.engine.max_batch_size as usize,
+            threads: self.threads.map(|threads| threads as usize),
             cuda_library: self.cuda_library.clone(),
         }
     }

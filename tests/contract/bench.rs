@@ -25,7 +25,7 @@ pub struct Bench {
     pub script: Arc<Script>,
     pub service: Service,
     pub chat: Chat,
-    client: reqwest::Client,
+    pub client: reqwest::Client,
     shutdown: Option<oneshot::Sender<()>>,
     server: Option<JoinHandle<Result<(), String>>>,
 }
@@ -96,7 +96,7 @@ impl Bench {
             Err(_) => Err("the test wants no model".to_owned()),
         });
         let media = Media::start(&checkpoint(), MediaLimits::default()).unwrap();
-        let service = Service::new(chat(), Some(media), engine);
+        let service = Service::new(chat(), media, engine);
         let (address, shutdown, server) = serve(service.clone(), settings);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let (shutdown, server) = (Some(shutdown), Some(server));

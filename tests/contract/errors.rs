@@ -1,5 +1,7 @@
 //! Every kind of failure over HTTP: its status, its type, its headers, and that the server answers the next request.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -88,14 +90,36 @@ async fn a_request_that_cannot_be_served_is_told_why() {
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_with_the_limits_name() {
     let bench = Bench::start().await;
-    let large = vec![b' '; (1 << 20) + 1];
-    let whole = bench.request(Method::POST, "/").body(large.clone());
-    let chunks = large.chunks(1000).map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec())).collect::<Vec<_>>();
-    let chunked = bench.request(Method::POST, "/").body(reqwest::Body::wrap_stream(futures_util::stream::iter(chunks)));
-    for request in [whole, chunked] {
-        check(&bench.send(request).await, (413, "payload_too_large", "SARDINE_MAX_BODY_BYTES"), "a large body");
+    let chunks = (0..20).map(|_| Ok::<_, std::io::Error>(vec![b' '; 1 << 16]));
+    let chunked = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
+    for body in [vec![b' '; 20 << 16].into(), chunked] {
+        let reply = bench.send(bench.request(Method::POST, "/").body(body)).await;
+        check(&reply, (413, "payload_too_large", "SARDINE_MAX_BODY_BYTES"), "a large body");
     }
     still_answers(&bench).await;
+}
+
+/// Many clients write all of a body before they read: closing the connection on them hides why they were refused.
+#[tokio::test]
+async fn a_client_that_writes_before_it_reads_learns_why_it_was_refused() {
+    let settings = HttpSettings { max_body_bytes: 16 << 20, api_key: Some("secret".to_owned()), ..settings() };
+    let bench = Bench::with(settings, limits()).await;
+    // More than the sockets' buffers hold.
+    for (len, key, status) in [(24 << 20, "secret", "413"), (12 << 20, "wrong", "401")] {
+        let address = bench.address;
+        let reply = tokio::task::spawn_blocking(move || {
+            let mut socket = TcpStream::connect(address).unwrap();
+            let head =
+                format!("POST / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {len}\r\n\r\n");
+            socket.write_all(head.as_bytes()).unwrap();
+            socket.write_all(&vec![b' '; len]).unwrap();
+            let mut reply = [0; 1024];
+            let len = socket.read(&mut reply).unwrap();
+            String::from_utf8_lossy(&reply[..len]).into_owned()
+        });
+        let reply = reply.await.unwrap();
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{reply}");
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! Routes, readiness and the end of the process.
 
+use std::time::{Duration, Instant};
+
 use reqwest::Method;
 use sardine::engine::Health;
-use sardine::http::VertexRoutes;
+use sardine::http::{HttpSettings, VertexRoutes};
 use serde_json::json;
 
 use crate::bench::{ANSWER, Bench, limits, settings};
@@ -66,17 +68,36 @@ async fn a_shutdown_finishes_what_is_in_flight_and_refuses_what_is_new() {
 
 #[tokio::test]
 async fn a_shutdown_does_not_wait_longer_than_its_grace() {
-    let settings = sardine::http::HttpSettings { shutdown_grace: std::time::Duration::from_millis(100), ..settings() };
+    let settings = HttpSettings { shutdown_grace: Duration::from_millis(100), ..settings() };
     let mut bench = Bench::with(settings, limits()).await;
     bench.script.set(Mode::Endless(5));
     let body = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900}});
     let in_flight = tokio::spawn(bench.request(Method::POST, "/").json(&body).send());
     bench.wait_until("the request runs", |bench| bench.service.num_running() == 1).await;
-    let told = std::time::Instant::now();
+    let told = Instant::now();
     bench.begin_shutdown();
     assert_eq!(bench.ended().await, Ok(()));
-    assert!(told.elapsed() < std::time::Duration::from_secs(2), "{:?}", told.elapsed());
+    assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());
     assert!(in_flight.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn sigterm_ends_the_server() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let settings = HttpSettings { port: free, ..settings() };
+    let bench = Bench::start().await;
+    let served = tokio::spawn(sardine::http::serve(bench.service.clone(), settings));
+    let url = format!("http://127.0.0.1:{free}/health/live");
+    // Once it answers, it listens to signals: before that, one would end the tests.
+    let begun = Instant::now();
+    while bench.client.get(&url).send().await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the server never answered");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Safety: raising a signal that is handled.
+    assert_eq!(unsafe { libc::kill(libc::getpid(), libc::SIGTERM) }, 0);
+    assert_eq!(served.await.unwrap(), Ok(()));
+    assert!(bench.client.get(&url).send().await.is_err());
 }
 
 #[tokio::test]
@@ -106,11 +127,7 @@ async fn every_route_of_the_toolkit_answers_and_others_say_what_there_is() {
 #[tokio::test]
 async fn vertex_and_proxies_have_their_own_paths() {
     let vertex = VertexRoutes { health: "/v1/health".to_owned(), predict: "/v1/models/sardine:predict".to_owned() };
-    let settings = sardine::http::HttpSettings {
-        vertex: Some(vertex),
-        base_path: Some("/models/sardine/".to_owned()),
-        ..settings()
-    };
+    let settings = HttpSettings { vertex: Some(vertex), base_path: Some("/models/sardine/".to_owned()), ..settings() };
     let bench = Bench::with(settings, limits()).await;
     assert_eq!(bench.get("/v1/health").await.text, "Ok");
     let predictions = bench.post_to("/v1/models/sardine:predict", json!({"instances": ["Hi"]})).await;

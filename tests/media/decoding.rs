@@ -8,7 +8,7 @@ use sardine::media::decode::decode;
 
 use crate::fixtures::{file, pictures, rows, sha256};
 
-const MAX_PIXELS: usize = 1_000_000;
+const MAX_PIXELS: u64 = 1_000_000;
 
 fn decoded(name: &str) -> Rgb {
     decode(&file(name), MAX_PIXELS).unwrap_or_else(|error| panic!("{name}: {error}"))

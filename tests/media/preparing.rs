@@ -132,5 +132,5 @@ fn the_processor_file_of_transformers_5_is_read_before_the_older_one() {
 fn limits_that_let_nothing_through_are_refused() {
     let limits = MediaLimits { decode_concurrency: 0, ..MediaLimits::default() };
     let message = media_of(&[("config.json", vision_config())], limits).err().unwrap();
-    assert!(message.contains("--image-decode-concurrency"), "{message}");
+    assert!(message.contains("decode_concurrency"), "{message}");
 }

@@ -61,7 +61,7 @@ async fn each_limit_refuses_what_is_beyond_it_and_names_its_flag() {
         (MediaLimits { max_image_bytes: 1000, ..limits() }, vec![inline("rgb.png")], "--max-image-bytes"),
         (MediaLimits { max_image_bytes: 1000, ..limits() }, vec![base64], "--max-image-bytes"),
         (MediaLimits { max_image_pixels: 1799, ..limits() }, vec![inline("rgb.png")], "--max-image-pixels"),
-        (MediaLimits { max_image_tokens: 139, ..limits() }, vec![inline("rgb.png"); 2], "--max-image-tokens"),
+        (MediaLimits { max_image_tokens: 139, ..limits() }, vec![inline("rgb.png"); 2], "--max-model-len"),
     ];
     for (limits, sources, flag) in cases {
         let message = message(media(limits).pictures(&sources).await);

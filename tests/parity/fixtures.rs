@@ -25,6 +25,7 @@ pub fn checkpoint() -> Checkpoint {
 
 pub fn options(dtype: Dtype) -> LoadOptions {
     LoadOptions {
+        threads: Some(1),
         device: DeviceChoice::Cpu,
         dtype: DtypeChoice::Exactly(dtype),
         max_batch_size: 4,

@@ -9,3 +9,4 @@ mod fixtures;
 mod float32;
 mod loading;
 mod oracle;
+mod speed;

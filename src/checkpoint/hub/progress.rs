@@ -4,16 +4,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::progress::Progress;
 
-/// The download of a checkpoint. Sizes are in bytes.
+/// The download of a checkpoint.
 pub(super) struct Whole {
     progress: Progress,
-    size: u64,
+    num_bytes: u64,
     done: AtomicU64,
 }
 
 impl Whole {
-    pub(super) fn new(id: &str, size: u64) -> Whole {
-        Whole { progress: Progress::new(format!("downloading {id}")), size, done: AtomicU64::new(0) }
+    pub(super) fn new(id: &str, num_bytes: u64) -> Whole {
+        Whole { progress: Progress::new(format!("downloading {id}")), num_bytes, done: AtomicU64::new(0) }
     }
 
     /// A file's part in it.
@@ -35,6 +35,6 @@ impl Share<'_> {
         let change = length.wrapping_sub(self.length);
         let done = self.whole.done.fetch_add(change, Ordering::Relaxed).wrapping_add(change);
         self.length = length;
-        self.whole.progress.set(done, self.whole.size);
+        self.whole.progress.set(done, self.whole.num_bytes);
     }
 }

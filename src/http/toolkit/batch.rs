@@ -28,12 +28,17 @@ pub(super) struct Sent {
 
 /// A request as it was understood.
 pub(super) struct Batch {
-    pub(super) questions: Vec<Question>,
-    pub(super) form: Form,
-    /// The answer is wanted token by token; there is one question then.
-    pub(super) is_streamed: bool,
+    pub(super) wanted: Wanted,
     /// What was understood and has no effect.
     pub(super) warnings: Vec<String>,
+}
+
+/// How the answers are wanted.
+pub(super) enum Wanted {
+    /// Whole, all of them in one reply.
+    Whole { questions: Vec<Question>, form: Form },
+    /// Token by token, which one answer to one question can be.
+    Streamed(Box<Question>),
 }
 
 /// Reads a request, off the threads that serve HTTP: a body of megabytes takes its time.
@@ -52,15 +57,33 @@ fn understand(sent: Sent, service: &Service, settings: &HttpSettings) -> Result<
     if is_picture && sent.user_agent.is_some_and(|agent| agent.starts_with(JAVASCRIPT_CLIENT)) {
         form = Form::Record;
     }
-    let are_several = records.len() > 1;
     let is_streamed = is_streamed(stream, sent.accepted)?;
-    let mut batch = Batch { questions: Vec::with_capacity(records.len()), form, is_streamed, warnings: Vec::new() };
-    for (index, record) in records.into_iter().enumerate() {
-        let asked = batch.add(record, service, settings);
-        asked.map_err(|error| if are_several { error::in_record(error, index) } else { error })?;
+    let mut warnings = Vec::new();
+    let are_several = records.len() > 1;
+    let questions = records.into_iter().enumerate().map(|(index, record)| {
+        let question = question(record, service, settings, &mut warnings);
+        question.map_err(|error| if are_several { error::in_record(error, index) } else { error })
+    });
+    let questions = questions.collect::<Result<Vec<Question>, Error>>()?;
+    check_size(&questions, settings.max_client_batch_size)?;
+    let wanted = if is_streamed { streamed(questions, form)? } else { Wanted::Whole { questions, form } };
+    Ok(Batch { wanted, warnings })
+}
+
+fn question(
+    mut record: Record,
+    service: &Service,
+    settings: &HttpSettings,
+    warnings: &mut Vec<String>,
+) -> Result<Question, Error> {
+    let given = std::mem::take(&mut record.parameters);
+    let mut parameters = parameters::resolve(given, service.defaults(), service.vocab_size())?;
+    for warning in std::mem::take(&mut parameters.warnings) {
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
     }
-    batch.check_size(settings.max_client_batch_size)?;
-    Ok(batch)
+    question::question(record, parameters, &settings.default_image_prompt)
 }
 
 /// Streams where the body says so; where it does not, for a client that takes nothing else.
@@ -76,33 +99,24 @@ fn is_streamed(stream: Option<bool>, accepted: Accepted) -> Result<bool, Error> 
     }
 }
 
-impl Batch {
-    fn add(&mut self, mut record: Record, service: &Service, settings: &HttpSettings) -> Result<(), Error> {
-        let given = std::mem::take(&mut record.parameters);
-        let mut parameters = parameters::resolve(given, service.defaults(), service.vocab_size())?;
-        for warning in std::mem::take(&mut parameters.warnings) {
-            if !self.warnings.contains(&warning) {
-                self.warnings.push(warning);
-            }
+fn streamed(mut questions: Vec<Question>, form: Form) -> Result<Wanted, Error> {
+    match questions.pop() {
+        Some(only) if questions.is_empty() && only.reply.num_answers() == 1 && form != Form::Predictions => {
+            Ok(Wanted::Streamed(Box::new(only)))
         }
-        self.questions.push(question::question(record, parameters, &settings.default_image_prompt)?);
-        Ok(())
+        _ => Err(refuse("stream", "is for one answer to one question: send the others as requests of their own")),
     }
+}
 
-    fn check_size(&self, limit: usize) -> Result<(), Error> {
-        let size: usize = self.questions.iter().map(|question| question.reply.num_answers()).sum();
-        if self.is_streamed && (size > 1 || self.form == Form::Predictions) {
-            return Err(refuse(
-                "stream",
-                "is for one answer to one question: send the others as requests of their own",
-            ));
-        }
-        if size <= limit {
-            return Ok(());
-        }
-        Err(Error::invalid(format!(
-            "the request asks for {size} answers, more than the {limit} of this server \
-             (--max-client-batch-size, SARDINE_MAX_CLIENT_BATCH_SIZE)"
-        )))
+fn check_size(questions: &[Question], limit: usize) -> Result<(), Error> {
+    // Counts come from the client: their sum must not wrap.
+    let counts = questions.iter().map(|question| question.reply.num_answers());
+    let size = counts.fold(0, usize::saturating_add);
+    if size <= limit {
+        return Ok(());
     }
+    Err(Error::invalid(format!(
+        "the request asks for {size} answers, more than the {limit} of this server \
+         (--max-client-batch-size, SARDINE_MAX_CLIENT_BATCH_SIZE)"
+    )))
 }

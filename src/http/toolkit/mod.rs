@@ -17,33 +17,26 @@ mod wire;
 
 use std::time::Instant;
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{ACCEPT, CONTENT_TYPE, HeaderName, USER_AGENT};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::try_join_all;
 
 use super::negotiation::Accepted;
-use super::{HttpSettings, auth, body, hangup, probes, reply};
+use super::{HttpSettings, auth, body, probes, reply};
 use crate::error::Error;
 use crate::generation::{Answer, Generation, Service};
-use batch::{Batch, Sent};
+use batch::{Batch, Sent, Wanted};
 use question::{Question, ReplyPlan};
 
-/// nginx's status for a client that left: nobody reads it, the log does.
-const CLIENT_CLOSED_REQUEST: u16 = 499;
-
-/// POST on every route of the toolkit's.
+/// POST on every route of the toolkit's. Dropped when its client leaves, which cancels what it asked for.
 pub(super) async fn predict(
     request: HttpRequest,
     payload: web::Payload,
     service: web::Data<Service>,
     settings: web::Data<HttpSettings>,
 ) -> HttpResponse {
-    match hangup::unless_gone(&request, respond(&request, payload, &service, &settings)).await {
-        Some(Ok(response)) => response,
-        Some(Err(error)) => error::respond(&error, settings.strict_toolkit_status),
-        None => HttpResponse::new(StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST)),
-    }
+    let outcome = respond(&request, payload, &service, &settings).await;
+    outcome.unwrap_or_else(|error| error::respond(&error, settings.strict_toolkit_status))
 }
 
 async fn respond(
@@ -67,15 +60,14 @@ async fn respond(
         body: body::read(request, payload, settings.max_body_bytes).await?,
         accepted,
     };
-    let Batch { mut questions, form, is_streamed, warnings } = batch::read(sent, service, settings).await?;
+    let Batch { wanted, warnings } = batch::read(sent, service, settings).await?;
     let mut response = HttpResponse::Ok();
     if !warnings.is_empty() {
         response.insert_header(("x-warning", warnings.join("; ")));
     }
-    match questions.pop() {
-        Some(question) if is_streamed => stream::respond(request, response, service, question).await,
-        last => {
-            questions.extend(last);
+    match wanted {
+        Wanted::Streamed(question) => stream::respond(response, service, *question).await,
+        Wanted::Whole { questions, form } => {
             let answered = ask_all(service, questions).await?;
             let usages: Vec<_> = answered.iter().flat_map(|(_, answers)| answers).map(|answer| answer.usage).collect();
             reply::usage_headers(&mut response, &usages, received.elapsed());

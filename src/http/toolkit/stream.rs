@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use serde_json::{Value, json};
@@ -25,7 +25,6 @@ const WAIT_FOR_END: Duration = Duration::from_millis(1);
 
 /// Asks `question` and answers with a stream. What fails before the first token has a status and JSON of its own.
 pub(super) async fn respond(
-    request: &HttpRequest,
     mut response: HttpResponseBuilder,
     service: &Service,
     question: Question,
@@ -40,7 +39,7 @@ pub(super) async fn respond(
         Err(_still_waiting) => {}
     }
     let stream = unfold(events, async |mut events| events.next().await.map(|event| (event, events)));
-    Ok(sse::respond(response, request, stream))
+    Ok(sse::respond(response, stream))
 }
 
 /// The events of one answer.

@@ -55,7 +55,9 @@ fn read_object(mut body: Map<String, Value>, query: Map<String, Value>) -> Resul
     let stream = match body.shift_remove("stream") {
         None | Some(Value::Null) => None,
         Some(Value::Bool(stream)) => Some(stream),
-        Some(other) => return Err(inputs::refuse("stream", &format!("must be true or false, not {other}"))),
+        Some(other) => {
+            return Err(inputs::refuse("stream", &format!("must be true or false, not {}", inputs::shown(&other))));
+        }
     };
     check_ignored(&mut body)?;
     let shared = parameters::merge(Map::new(), query)?;

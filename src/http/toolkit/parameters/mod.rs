@@ -8,7 +8,7 @@ mod values;
 
 use serde_json::{Map, Value};
 
-use super::inputs::{kind, refuse};
+use super::inputs::{kind, refuse, shown};
 use crate::chat::GenerationDefaults;
 use crate::engine::Sampling;
 use crate::error::Error;

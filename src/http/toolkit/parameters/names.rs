@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{kind, refuse};
+use super::{kind, refuse, shown};
 use crate::error::Error;
 
 /// Objects among the parameters that hold parameters themselves: the pipeline's, and the one that became it.
@@ -89,7 +89,10 @@ pub(in super::super) fn merge(
         match parameters.get(name) {
             Some(present) if *present != value => {
                 let spelling = if name == key { String::new() } else { format!(" (as `{key}`)") };
-                return Err(refuse(name, &format!("is given twice{spelling}, as {present} and as {value}")));
+                return Err(refuse(
+                    name,
+                    &format!("is given twice{spelling}, as {} and as {}", shown(present), shown(&value)),
+                ));
             }
             _ => parameters.insert(name.to_owned(), value),
         };

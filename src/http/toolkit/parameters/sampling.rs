@@ -1,7 +1,7 @@
 //! Parameters of the logits processors and of the sampler, with Transformers' ranges.
 
-use super::refuse;
 use super::values::Values;
+use super::{refuse, shown};
 use crate::chat::GenerationDefaults;
 use crate::engine::Sampling;
 use crate::error::Error;
@@ -111,6 +111,9 @@ fn length_penalty(values: &mut Values) -> Result<Option<(usize, f64)>, Error> {
     let factor = pair.and_then(|pair| pair[1].as_f64()).filter(|factor| *factor > 0.0);
     match (start, factor) {
         (Some(start), Some(factor)) => Ok(Some((start, factor))),
-        _ => Err(refuse(NAME, &format!("must be [start, factor]: a whole number and a number above 0, not {value}"))),
+        _ => Err(refuse(
+            NAME,
+            &format!("must be [start, factor]: a whole number and a number above 0, not {}", shown(&value)),
+        )),
     }
 }

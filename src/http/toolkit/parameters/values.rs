@@ -3,8 +3,19 @@
 use serde_json::{Map, Value};
 
 use super::names::{is_neutral, nearest};
-use super::{kind, refuse};
+use super::{kind, refuse, shown};
 use crate::error::Error;
+
+/// Token ids, and what is added to the score of the last of them.
+type Bias = (Vec<u32>, f32);
+
+/// Sequences of token ids in one parameter, and ids in one of them: every step looks at them all.
+const MAX_SEQUENCES: usize = 10_000;
+const MAX_SEQUENCE_LEN: usize = 100;
+
+/// Texts in one parameter, and bytes of one of them: every token's text is compared with them all.
+const MAX_TEXTS: usize = 64;
+const MAX_TEXT_LEN: usize = 1000;
 
 /// The parameters that were not taken yet, and the names that were asked for.
 pub(super) struct Values {
@@ -21,6 +32,13 @@ impl Values {
     pub(super) fn take(&mut self, name: &'static str) -> Option<Value> {
         self.known.push(name);
         self.given.shift_remove(name)
+    }
+
+    fn one_or_many(&mut self, name: &'static str) -> Option<Vec<Value>> {
+        Some(match self.take(name)? {
+            Value::Array(items) => items,
+            one => vec![one],
+        })
     }
 
     pub(super) fn is_given(&self, name: &str) -> bool {
@@ -51,7 +69,7 @@ impl Values {
         let Some(value) = self.take(name) else { return Ok(None) };
         match value.as_f64().filter(|number| valid(*number)) {
             Some(number) => Ok(Some(number)),
-            None => Err(refuse(name, &format!("must be a number {range}, not {value}"))),
+            None => Err(refuse(name, &format!("must be a number {range}, not {}", shown(&value)))),
         }
     }
 
@@ -65,7 +83,7 @@ impl Values {
         let Some(value) = self.take(name) else { return Ok(None) };
         match value.as_u64().and_then(|count| usize::try_from(count).ok()).filter(|count| valid(*count)) {
             Some(count) => Ok(Some(count)),
-            None => Err(refuse(name, &format!("must be a whole number {range}, not {value}"))),
+            None => Err(refuse(name, &format!("must be a whole number {range}, not {}", shown(&value)))),
         }
     }
 
@@ -73,31 +91,35 @@ impl Values {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(value)),
-            Some(value) => Err(refuse(name, &format!("must be true or false, not {value}"))),
+            Some(value) => Err(refuse(name, &format!("must be true or false, not {}", shown(&value)))),
         }
     }
 
     /// One text or a list of them, none of them empty.
     pub(super) fn texts(&mut self, name: &'static str) -> Result<Option<Vec<String>>, Error> {
-        let items = match self.take(name) {
-            None => return Ok(None),
-            Some(Value::Array(items)) => items,
-            Some(one) => vec![one],
-        };
+        let Some(items) = self.one_or_many(name) else { return Ok(None) };
+        if items.len() > MAX_TEXTS {
+            return Err(refuse(name, &format!("has {} texts, more than {MAX_TEXTS}", items.len())));
+        }
         let text = |item| match item {
+            Value::String(text) if text.len() > MAX_TEXT_LEN => {
+                Err(refuse(name, &format!("has a text of {} bytes, more than {MAX_TEXT_LEN}", text.len())))
+            }
             Value::String(text) if !text.is_empty() => Ok(text),
-            other => Err(refuse(name, &format!("must be a text or a list of texts, none of them empty, not {other}"))),
+            other => Err(refuse(
+                name,
+                &format!("must be a text or a list of texts, none of them empty, not {}", shown(&other)),
+            )),
         };
         items.into_iter().map(text).collect::<Result<_, _>>().map(Some)
     }
 
     /// One token id or a list of them.
     pub(super) fn token_ids(&mut self, name: &'static str) -> Result<Option<Vec<u32>>, Error> {
-        let items = match self.take(name) {
-            None => return Ok(None),
-            Some(Value::Array(items)) => items,
-            Some(one) => vec![one],
-        };
+        let Some(items) = self.one_or_many(name) else { return Ok(None) };
+        if items.len() > self.vocab_size {
+            return Err(refuse(name, &format!("has {} token ids, more than there are", items.len())));
+        }
         items.iter().map(|item| self.token_id(name, item)).collect::<Result<_, _>>().map(Some)
     }
 
@@ -106,11 +128,12 @@ impl Values {
         let Some(value) = self.take(name) else { return Ok(None) };
         let expected = || refuse(name, "must be a list of lists of token ids, none of them empty");
         let sequences = value.as_array().ok_or_else(expected)?;
+        check_count(name, sequences)?;
         sequences.iter().map(|sequence| self.token_sequence(name, sequence)).collect::<Result<_, _>>().map(Some)
     }
 
     /// Pairs of token ids and a number.
-    pub(super) fn biases(&mut self, name: &'static str) -> Result<Option<Vec<(Vec<u32>, f32)>>, Error> {
+    pub(super) fn biases(&mut self, name: &'static str) -> Result<Option<Vec<Bias>>, Error> {
         let Some(value) = self.take(name) else { return Ok(None) };
         let expected = || refuse(name, "must be a list of pairs: a list of token ids, and the number to add");
         let bias = |pair: &Value| {
@@ -118,13 +141,18 @@ impl Values {
             let bias = pair[1].as_f64().map(|bias| bias as f32).filter(|bias| bias.is_finite()).ok_or_else(expected)?;
             Ok((self.token_sequence(name, &pair[0])?, bias))
         };
-        value.as_array().ok_or_else(expected)?.iter().map(bias).collect::<Result<_, _>>().map(Some)
+        let pairs = value.as_array().ok_or_else(expected)?;
+        check_count(name, pairs)?;
+        pairs.iter().map(bias).collect::<Result<_, _>>().map(Some)
     }
 
     fn token_sequence(&self, name: &str, value: &Value) -> Result<Vec<u32>, Error> {
         match value.as_array() {
+            Some(ids) if ids.len() > MAX_SEQUENCE_LEN => {
+                Err(refuse(name, &format!("has a list of {} token ids, more than {MAX_SEQUENCE_LEN}", ids.len())))
+            }
             Some(ids) if !ids.is_empty() => ids.iter().map(|id| self.token_id(name, id)).collect(),
-            _ => Err(refuse(name, &format!("must hold lists of token ids, none of them empty, not {value}"))),
+            _ => Err(refuse(name, &format!("must hold lists of token ids, none of them empty, not {}", shown(value)))),
         }
     }
 
@@ -132,7 +160,8 @@ impl Values {
     fn token_id(&self, name: &str, value: &Value) -> Result<u32, Error> {
         let id = value.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < self.vocab_size);
         id.ok_or_else(|| {
-            let message = format!("must hold token ids from 0 to {}, not {value}", self.vocab_size.saturating_sub(1));
+            let message =
+                format!("must hold token ids from 0 to {}, not {}", self.vocab_size.saturating_sub(1), shown(value));
             refuse(name, &message)
         })
     }
@@ -160,7 +189,9 @@ impl Values {
         for (name, value) in &self.given {
             match is_neutral(name, value) {
                 Some(true) => {}
-                Some(false) => return Err(refuse(name, &format!("is not supported by this server (it was {value})"))),
+                Some(false) => {
+                    return Err(refuse(name, &format!("is not supported by this server (it was {})", shown(value))));
+                }
                 None => unknown.push(name.as_str()),
             }
         }
@@ -170,4 +201,11 @@ impl Values {
         let noun = if unknown.len() == 1 { "no parameter" } else { "no parameters" };
         Err(Error::invalid_param(*first, format!("{} of this server: {}{hint}", noun, listed.join(", "))))
     }
+}
+
+fn check_count(name: &str, sequences: &[Value]) -> Result<(), Error> {
+    if sequences.len() <= MAX_SEQUENCES {
+        return Ok(());
+    }
+    Err(refuse(name, &format!("has {} entries, more than {MAX_SEQUENCES}", sequences.len())))
 }
