@@ -21,7 +21,7 @@ const HOMES: &[(&str, &[&str])] = &[
 const LAYERS: &[(&str, &[&str])] = &[
     ("http", &["generation", "chat", "engine", "media"]),
     ("generation", &["chat", "media", "engine"]),
-    ("chat", &["generation", "engine", "checkpoint"]),
+    ("chat", &["engine", "checkpoint"]),
     ("media", &["engine", "checkpoint"]),
     ("model", &["engine", "checkpoint"]),
     ("engine", &[]),
