@@ -128,8 +128,8 @@ impl QwenRunner {
             for part in &row.pictures {
                 let seen = self.see(row, part);
                 let len = part.rows.len() as i64;
-                let place = embeddings.narrow(0, span.first + part.rows.start as i64, len);
-                let _ = { place }.copy_(&seen.narrow(0, part.first_embedding as i64, len));
+                let mut place = embeddings.narrow(0, span.first + part.rows.start as i64, len);
+                place.copy_(&seen.narrow(0, part.first_embedding as i64, len));
             }
         }
         embeddings

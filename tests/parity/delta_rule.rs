@@ -80,9 +80,9 @@ fn plainly(golden: &Golden, tokens: i64) -> (Tensor, Tensor) {
         for token in 0..tokens {
             let at = |x: &Tensor, head| x.get(token).get(head);
             let (q, k) = (unit(at(&q, key_head)) / key_dim.sqrt(), unit(at(&k, key_head)));
-            state = state * at(&decay, head).exp();
+            state *= at(&decay, head).exp();
             let correction = (at(&v, head) - state.tr().mv(&k)) * at(&beta, head);
-            state = state + k.outer(&correction);
+            state += k.outer(&correction);
             outputs.push(state.tr().mv(&q));
         }
         states.push(state);

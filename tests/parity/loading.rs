@@ -90,8 +90,7 @@ fn copied_shards() -> TempDir {
 fn logits(runner: &mut QwenRunner, case: &Case) -> Tensor {
     let seen = watch(runner);
     generate(runner, &case.prompt, 0, usize::MAX, 1);
-    let logits = seen.lock().unwrap()["logits"].shallow_clone();
-    logits
+    seen.lock().unwrap()["logits"].shallow_clone()
 }
 
 #[test]
