@@ -1,7 +1,8 @@
 //! Keeping a client's text text: `<|im_end|>` in a message must not end the turn.
 //!
-//! Before the template runs, a marker is put inside every special token's text in the client's strings; the template's own
-//! special tokens stay whole. After the prompt is cut at its special tokens, the markers are taken out again.
+//! Before the template runs, a marker is put inside every special token's text in the client's strings; the
+//! template's own special tokens stay whole. After the prompt is cut at its special tokens, the markers are taken out
+//! again.
 
 use serde_json::{Map, Value};
 
@@ -78,8 +79,8 @@ impl Marker {
         }
     }
 
-    /// A mark after the first character of every special token, and of a special token's beginning at the end of the text,
-    /// which the text after it could complete. `None` where there is nothing to mark.
+    /// A mark after the first character of every special token, and of a special token's beginning at the end of the
+    /// text, which the text after it could complete. `None` where there is nothing to mark.
     fn mark_text(self, text: &str, special: &SpecialTokens) -> Option<String> {
         // Templates trim: white space at the end does not keep a beginning from being completed.
         let trimmed = text.trim_end();

@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 /// A conversation as the chat template wants it.
 #[derive(Debug, Clone, Default)]
 pub struct Conversation {
-    /// Messages as the client sent them (role, content, tool_calls ...), except that picture parts are `{"type": "image"}`.
+    /// Messages as the client sent them (role, content, tool_calls ...), except that picture parts are `{"type":
+    /// "image"}`.
     pub messages: Vec<Value>,
     pub tools: Vec<Value>,
     /// Other variables for the template: `enable_thinking`, `add_vision_id` ...

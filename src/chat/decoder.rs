@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::tokenizer::Tokenizer;
 
-/// Decodes the tokens of one answer as they come. The pieces together are what decoding all tokens at once gives, because
-/// the bytes of byte-level tokens are decoded as one stream.
+/// Decodes the tokens of one answer as they come. The pieces together are what decoding all tokens at once gives,
+/// because the bytes of byte-level tokens are decoded as one stream.
 pub struct Decoder {
     tokenizer: Arc<Tokenizer>,
     /// Special tokens are left out of the text.
@@ -19,8 +19,8 @@ impl Decoder {
         Decoder { tokenizer, skip_special_tokens, pending: Vec::new() }
     }
 
-    /// What became readable with this token: empty while a character is incomplete. Bytes that cannot become a character are
-    /// U+FFFD, as Transformers decodes them.
+    /// What became readable with this token: empty while a character is incomplete. Bytes that cannot become a
+    /// character are U+FFFD, as Transformers decodes them.
     pub fn push(&mut self, id: u32) -> String {
         if self.skip_special_tokens && self.tokenizer.is_special(id) {
             return String::new();

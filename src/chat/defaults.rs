@@ -6,9 +6,9 @@ use crate::checkpoint::Checkpoint;
 
 /// What `generation_config.json` says, in Transformers' names and meanings. `None`: it does not say.
 ///
-/// `eos_token_id` is never empty. A checkpoint without the file (Qwen/Qwen3.5-4B has none) would in Transformers stop only at
-/// config.json's `text_config.eos_token_id`, `<|endoftext|>`, and talk on past the end of its turn; here the tokenizer's
-/// `eos_token`, `<|im_end|>`, stops it as well.
+/// `eos_token_id` is never empty. A checkpoint without the file (Qwen/Qwen3.5-4B has none) would in Transformers stop
+/// only at config.json's `text_config.eos_token_id`, `<|endoftext|>`, and talk on past the end of its turn; here the
+/// tokenizer's `eos_token`, `<|im_end|>`, stops it as well.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct GenerationDefaults {

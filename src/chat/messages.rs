@@ -71,7 +71,10 @@ mod tests {
 
     #[test]
     fn arguments_in_a_string_become_an_object() {
-        let call = |arguments| json!({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]});
+        let call = |arguments| {
+            let function = json!({"name": "f", "arguments": arguments});
+            json!({"role": "assistant", "tool_calls": [{"function": function}]})
+        };
         let prepared = prepare(&[call(json!("{\"b\": 1, \"a\": [null]}"))]).unwrap();
         assert_eq!(prepared, [call(json!({"b": 1, "a": [null]}))]);
         assert_eq!(prepare(&[call(json!(""))]).unwrap(), [call(json!({}))]);

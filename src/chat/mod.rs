@@ -1,8 +1,8 @@
 //! Conversation <-> prompt <-> tokens <-> text: everything that knows Qwen3.5's text conventions.
 //!
-//! A conversation passes through `messages` (as the template wants them), `client_text` (what is sent stays text), `template`
-//! (with `jinja`, `python` and `continuation`: as Transformers renders it) and `prompt` (ids, placeholders, positions). Tokens
-//! become text again in `decoder`.
+//! A conversation passes through `messages` (as the template wants them), `client_text` (what is sent stays text),
+//! `template` (with `jinja`, `python` and `continuation`: as Transformers renders it) and `prompt` (ids,
+//! placeholders, positions). Tokens become text again in `decoder`.
 
 mod client_text;
 mod continuation;
@@ -86,8 +86,8 @@ impl Chat {
         assembly.finish(truncate)
     }
 
-    /// The text that the template makes of a conversation, before pictures are placed: for people to read, since a client's
-    /// `<|im_end|>` looks like the template's.
+    /// The text that the template makes of a conversation, before pictures are placed: for people to read, since a
+    /// client's `<|im_end|>` looks like the template's.
     pub fn render(&self, conversation: &Conversation) -> Result<String, Error> {
         let (text, marker) = self.render_marked(conversation)?;
         Ok(marker.map_or_else(|| text.clone(), |marker| marker.unmark(&text)))

@@ -58,8 +58,8 @@ impl<'a> Assembly<'a> {
         self.placed.push(PlacedPicture { picture: picture.clone(), placeholders: start..self.ids.len() });
     }
 
-    /// The prompt, cut to its last `truncate` tokens. Errors where pictures and places do not match in number, where the
-    /// prompt is empty, or where the cut goes through a picture.
+    /// The prompt, cut to its last `truncate` tokens. Errors where pictures and places do not match in number, where
+    /// the prompt is empty, or where the cut goes through a picture.
     pub(super) fn finish(mut self, truncate: Option<usize>) -> Result<Prompt, Error> {
         if self.num_places != self.pictures.len() {
             return Err(Error::invalid(format!(
@@ -103,8 +103,8 @@ impl<'a> Assembly<'a> {
 /// Positions of `num_tokens` tokens on the three axes (t, h, w), and the rope delta: Transformers'
 /// `Qwen3_5Model.get_rope_index`.
 ///
-/// Text advances all axes by one per token. A picture of h x w tokens stands at one moment; its rows and columns count from
-/// the position it begins at, and what follows continues after its longer side.
+/// Text advances all axes by one per token. A picture of h x w tokens stands at one moment; its rows and columns
+/// count from the position it begins at, and what follows continues after its longer side.
 fn positions(num_tokens: usize, pictures: &[PlacedPicture]) -> (Vec<[i64; 3]>, i64) {
     let mut positions = Vec::with_capacity(num_tokens);
     let mut next = 0;

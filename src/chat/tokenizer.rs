@@ -8,8 +8,8 @@ use tokenizers::{AddedToken, DecoderWrapper, Tokenizer as Encoder};
 use super::vocabulary::Vocabulary;
 use crate::checkpoint::Checkpoint;
 
-/// The checkpoint's tokenizer. Special tokens are found by [`Tokenizer::split`] alone: in [`Tokenizer::encode_plain`] their
-/// text is text.
+/// The checkpoint's tokenizer. Special tokens are found by [`Tokenizer::split`] alone: in [`Tokenizer::encode_plain`]
+/// their text is text.
 pub struct Tokenizer {
     encoder: Encoder,
     vocabulary: Vocabulary,

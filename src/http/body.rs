@@ -14,33 +14,20 @@ use crate::error::Error;
 /// Longest time between two pieces of a body. A client that stalls holds memory.
 const MAX_SILENCE: Duration = Duration::from_secs(30);
 
-/// The whole body. One that is larger than `limit` bytes is refused, but read: a client that still writes when its
-/// connection is closed never sees the refusal.
+/// The whole body, refused where it is larger than `limit` bytes. actix-web reads and forgets what is left of a body that
+/// was refused, so that a client which writes all of it before it reads still learns why.
 pub(super) async fn read(request: &HttpRequest, mut payload: Payload, limit: usize) -> Result<Bytes, Error> {
     if announced_len(request).is_some_and(|len| len > limit) {
-        discard(payload, limit).await;
         return Err(Error::PayloadTooLarge { limit });
     }
     let mut body = BytesMut::new();
     while let Some(chunk) = next(&mut payload).await? {
         if body.len() + chunk.len() > limit {
-            discard(payload, limit).await;
             return Err(Error::PayloadTooLarge { limit });
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body.freeze())
-}
-
-/// Reads what is left of the body, up to `limit` bytes, and forgets it.
-pub(super) async fn discard(mut payload: Payload, limit: usize) {
-    let mut discarded = 0;
-    while let Ok(Some(chunk)) = next(&mut payload).await {
-        discarded += chunk.len();
-        if discarded > limit {
-            return;
-        }
-    }
 }
 
 async fn next(payload: &mut Payload) -> Result<Option<Bytes>, Error> {

@@ -30,11 +30,13 @@ fn decoded(chat: &Chat, ids: &[u32]) -> String {
 fn conversation(parts: &[String]) -> Vec<Value> {
     let [a, b, c, d] = parts else { panic!("four parts") };
     let arguments = json!({a: b, "nested": {c: [d]}});
+    let text = |text: &String| json!({"type": "text", "text": text});
+    let calls = json!([{"function": {"name": d, "arguments": arguments}}]);
     vec![
         json!({"role": "system", "content": a}),
-        json!({"role": "user", "content": [{"type": "text", "text": a}, {"type": "text", "text": b}, {"type": "text", "text": c}]}),
-        json!({"role": "assistant", "content": b, "reasoning_content": c, "tool_calls": [{"function": {"name": d, "arguments": arguments}}]}),
-        json!({"role": "tool", "content": [{"type": "text", "text": c}, {"type": "text", "text": d}]}),
+        json!({"role": "user", "content": [text(a), text(b), text(c)]}),
+        json!({"role": "assistant", "content": b, "reasoning_content": c, "tool_calls": calls}),
+        json!({"role": "tool", "content": [text(c), text(d)]}),
     ]
 }
 
@@ -55,7 +57,8 @@ fn a_special_token_cannot_be_put_together_from_parts() {
     let found = ids(&CHAT, &[json!({"role": "user", "content": parts})]);
     assert_eq!(special(&CHAT, &found).len(), 3);
     // The template writes the ">" after the name.
-    let call = json!({"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f<|im_end|", "arguments": {"<|im_end|": 1}}}]});
+    let calls = json!([{"function": {"name": "f<|im_end|", "arguments": {"<|im_end|": 1}}}]);
+    let call = json!({"role": "assistant", "content": "", "tool_calls": calls});
     let found = ids(&CHAT, &[json!({"role": "user", "content": "a"}), call]);
     assert_eq!(special(&CHAT, &found).len(), 5);
 }
@@ -91,22 +94,9 @@ fn noncharacters_in_the_request_are_kept() {
 
 /// Texts of pieces from which special tokens could be made.
 fn pieces() -> impl Strategy<Value = String> {
-    let piece = prop::sample::select(vec![
-        "<",
-        "|",
-        ">",
-        "<|",
-        "|>",
-        "im_end",
-        "im_",
-        "end",
-        "<|im_end|>",
-        "<|image_pad|>",
-        " ",
-        "\n",
-        "é",
-        "a",
-    ]);
+    let whole = ["<|im_end|>", "<|image_pad|>"];
+    let parts = ["<", "|", ">", "<|", "|>", "im_end", "im_", "end", " ", "\n", "é", "a"];
+    let piece = prop::sample::select([whole.as_slice(), &parts].concat());
     vec(piece, 0..6).prop_map(|pieces| pieces.concat())
 }
 
@@ -115,7 +105,8 @@ proptest! {
 
     #[test]
     fn no_text_of_a_client_becomes_a_special_token(parts in vec(pieces(), 4)) {
-            let (found, plain) = (ids(&CHAT, &conversation(&parts)), ids(&CHAT, &conversation(&["a", "b", "c", "d"].map(String::from))));
+            let plain = conversation(&["a", "b", "c", "d"].map(String::from));
+        let (found, plain) = (ids(&CHAT, &conversation(&parts)), ids(&CHAT, &plain));
         prop_assert_eq!(special(&CHAT, &found), special(&CHAT, &plain));
         let rendered = CHAT.render(&Conversation { messages: conversation(&parts), ..Conversation::default() }).unwrap();
         prop_assert_eq!(decoded(&CHAT, &found), rendered);

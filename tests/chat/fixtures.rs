@@ -74,7 +74,8 @@ pub fn fry(special_text: SpecialText) -> (Chat, Fixtures) {
     (load(folder, special_text), serde_json::from_str(include_str!("fixtures/fry.json")).unwrap())
 }
 
-/// The template and the tokenizer of the real family and their digests; `None`, with a word, where their files are not there.
+/// The template and the tokenizer of the real family and their digests; `None`, with a word, where their files are
+/// not there.
 pub fn real(special_text: SpecialText) -> Option<(Chat, Fixtures)> {
     let shared = std::env::var_os("SARDINE_SHARED").map_or_else(|| manifest().join("../shared"), PathBuf::from);
     let folder = shared.join("oracle/assets/qwen35");

@@ -80,7 +80,12 @@ fn of_several_templates_the_one_for_tools_is_taken_where_there_are_tools() {
 fn added_tokens_of_the_tokenizers_configuration_are_tokens() {
     let folder = copy();
     let next = load(&folder).unwrap().tokenizer().vocabulary().len();
-    let token = |content| json!({"content": content, "special": true, "lstrip": false, "rstrip": false, "normalized": false, "single_word": false});
+    let token = |content| {
+        let flags = json!({"lstrip": false, "rstrip": false, "normalized": false, "single_word": false});
+        let mut token = json!({"content": content, "special": true});
+        token.as_object_mut().unwrap().extend(flags.as_object().unwrap().clone());
+        token
+    };
     edit(&folder, "tokenizer_config.json", |config| {
         config["added_tokens_decoder"][next.to_string()] = token("<|extra|>")
     });

@@ -32,7 +32,6 @@ async fn a_client_that_leaves_frees_its_slot() {
         let socket = ask_without_end(&bench).await;
         let _kept = leaving.leave(socket);
         let took = time_until_free(&bench).await;
-        println!("MEASURED {leaving:?}: {took:?}");
         assert!(took < Duration::from_millis(500), "{leaving:?}: {took:?}");
     }
 }

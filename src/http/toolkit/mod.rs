@@ -46,13 +46,7 @@ async fn respond(
     settings: &web::Data<HttpSettings>,
 ) -> Result<HttpResponse, Error> {
     let received = Instant::now();
-    let accepted = match admit(request, service, settings) {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            body::discard(payload, settings.max_body_bytes).await;
-            return Err(error);
-        }
-    };
+    let accepted = admit(request, service, settings)?;
     let sent = Sent {
         content_type: header(request, CONTENT_TYPE),
         user_agent: header(request, USER_AGENT),

@@ -1,6 +1,7 @@
 //! Choosing the next tokens: processors, warpers, then the best token or a draw, all on the logits' device.
 //!
-//! The order is that of Transformers' `_get_logits_processor`, on fp32 scores. One read of the device per call, whatever the batch.
+//! The order is that of Transformers' `_get_logits_processor`, on fp32 scores. One read of the device per call,
+//! whatever the batch.
 
 mod processors;
 mod random;
@@ -15,8 +16,8 @@ use warpers::Candidates;
 /// Tokens whose probabilities are cumulated at a time.
 const DRAW_BLOCK: i64 = 512;
 
-/// Chooses a token for each row of `logits`, `[rows, vocab]` of any floating kind, as its request says. A row whose logits are
-/// not numbers, or whose request forbids every token, fails alone.
+/// Chooses a token for each row of `logits`, `[rows, vocab]` of any floating kind, as its request says. A row whose
+/// logits are not numbers, or whose request forbids every token, fails alone.
 pub fn sample(logits: &Tensor, requests: &[&Sample]) -> Vec<Outcome> {
     if requests.is_empty() {
         return Vec::new();
@@ -26,7 +27,8 @@ pub fn sample(logits: &Tensor, requests: &[&Sample]) -> Vec<Outcome> {
     report::outcomes(&raw, &choose(&scores, requests), requests)
 }
 
-/// The scores that a choice is made from, `[rows, vocab]` fp32: what Transformers' processors and warpers make of `logits`.
+/// The scores that a choice is made from, `[rows, vocab]` fp32: what Transformers' processors and warpers make of
+/// `logits`.
 pub fn processed_scores(logits: &Tensor, requests: &[&Sample]) -> Tensor {
     let scores = processors::apply(&logits.to_kind(Kind::Float), requests).copy();
     for Group { rows, request } in groups(requests) {
@@ -112,8 +114,9 @@ fn choose_alike(scores: &Tensor, group: &Group, requests: &[&Sample]) -> Choice 
     Choice { ids: ids.squeeze_dim(-1), best: candidates.scores.amax(-1, false) }
 }
 
-/// An index into each row of `scores`, `[rows, n]` -> `[rows, 1]`: the first whose cumulated probability passes the row's
-/// uniform number. Found first among blocks of tokens, then within one: cumulating a whole vocabulary takes longer than all else.
+/// An index into each row of `scores`, `[rows, n]` -> `[rows, 1]`: the first whose cumulated probability passes the
+/// row's uniform number. Found first among blocks of tokens, then within one: cumulating a whole vocabulary takes
+/// longer than all else.
 fn draw(scores: &Tensor, uniforms: &[f64]) -> Tensor {
     let (num_rows, num_tokens) = scores.size2().expect("scores are [rows, n]");
     let uniforms = Tensor::from_slice(uniforms).to_device_(scores.device(), Kind::Double, true, false).unsqueeze(-1);

@@ -1,4 +1,5 @@
-//! Transformers' logits processors that look at what a request forbids and at its tokens so far: always applied, in order.
+//! Transformers' logits processors that look at what a request forbids and at its tokens so far: always applied, in
+//! order.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -5,9 +5,9 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The uniform number in [0, 1) for token `num_generated` of a request, in steps of 2^-53.
 ///
-/// SplitMix64 (Steele, Lea and Flood, 2014) gives its n-th number from the start and n alone, so there is no state to carry:
-/// a request draws the same numbers whatever shares its batch and whichever device computes. The seed is mixed first, because the
-/// answers to one request have seeds in a row.
+/// SplitMix64 (Steele, Lea and Flood, 2014) gives its n-th number from the start and n alone, so there is no state to
+/// carry: a request draws the same numbers whatever shares its batch and whichever device computes. The seed is mixed
+/// first, because the answers to one request have seeds in a row.
 pub(super) fn uniform(seed: u64, num_generated: usize) -> f64 {
     let step = (num_generated as u64).wrapping_add(1).wrapping_mul(GOLDEN);
     let bits = mix(mix(seed).wrapping_add(step));

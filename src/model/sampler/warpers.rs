@@ -7,8 +7,8 @@ use crate::engine::Sampling;
 /// The tokens that top_h looks at.
 const TOP_H_WIDTH: i64 = 100;
 
-/// Scores as good as the k-th best are kept, however many; so many of them are looked for. Scores from bf16 logits are often
-/// equal, but not a hundred times.
+/// Scores as good as the k-th best are kept, however many; so many of them are looked for. Scores from bf16 logits
+/// are often equal, but not a hundred times.
 const NUM_TIES: i64 = 128;
 
 /// The best tokens that top_p looks at first, on the CPU.
@@ -18,7 +18,8 @@ const NUCLEUS_WIDTH: i64 = 1024;
 pub(super) struct Candidates {
     /// `[rows, n]`, -inf for those that were removed.
     pub scores: Tensor,
-    /// `[rows, n]`, ascending in each row, so that a draw does not depend on how a device sorts; `None` for all tokens in order.
+    /// `[rows, n]`, ascending in each row, so that a draw does not depend on how a device sorts; `None` for all
+    /// tokens in order.
     pub ids: Option<Tensor>,
     /// `[rows, 1]`, the probability of all candidates together, before any was removed; `None` for 1.
     mass: Option<Tensor>,
@@ -92,8 +93,8 @@ fn narrow(scores: &Tensor, settings: &Sampling) -> Candidates {
     if width < num_tokens { Candidates::best(scores, width) } else { Candidates::all(scores) }
 }
 
-/// The best tokens, where they hold more than the mass that top_p keeps. Asking that reads the device, so it is done on the
-/// CPU only; a GPU sorts the vocabulary.
+/// The best tokens, where they hold more than the mass that top_p keeps. Asking that reads the device, so it is done
+/// on the CPU only; a GPU sorts the vocabulary.
 fn nucleus(scores: &Tensor, settings: &Sampling) -> Option<Candidates> {
     let is_worthwhile = settings.top_p < 1.0 && scores.size()[1] >= 4 * NUCLEUS_WIDTH;
     if !is_worthwhile || scores.device() != Device::Cpu {

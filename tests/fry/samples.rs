@@ -1,0 +1,75 @@
+//! fry/samples: held-out questions with their true answers.
+
+use std::path::PathBuf;
+
+use base64::Engine;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// A question with its true answer. A picture is `{"type": "image", "path": ...}` in its messages.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Sample {
+    pub name: String,
+    messages: Vec<Value>,
+    tools: Vec<Value>,
+    thinking: bool,
+    pub answer: String,
+}
+
+/// Every sample but those with clips, which the server does not read yet.
+pub fn samples() -> Vec<Sample> {
+    let text = std::fs::read_to_string(path("samples.json")).unwrap();
+    let samples: Vec<Sample> = serde_json::from_str(&text).unwrap();
+    samples.into_iter().filter(|sample| sample.parts().all(|part| part["type"] != "video")).collect()
+}
+
+pub fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fry/samples").join(name)
+}
+
+pub fn file(name: &str) -> Vec<u8> {
+    std::fs::read(path(name)).unwrap()
+}
+
+pub fn base64(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+pub fn data_url(name: &str) -> String {
+    let subtype = if name.ends_with(".png") { "png" } else { "jpeg" };
+    format!("data:image/{subtype};base64,{}", base64(&file(name)))
+}
+
+impl Sample {
+    /// The request in the toolkit's form, pictures in it.
+    pub fn request(&self) -> Value {
+        let mut messages = self.messages.clone();
+        let parts = messages.iter_mut().filter_map(|message| message["content"].as_array_mut()).flatten();
+        for part in parts.filter(|part| part["type"] == "image") {
+            *part = json!({"type": "image", "image": data_url(part["path"].as_str().unwrap())});
+        }
+        let mut parameters = json!({"max_new_tokens": 256, "do_sample": false, "enable_thinking": self.thinking});
+        if !self.tools.is_empty() {
+            parameters["tools"] = json!(self.tools);
+        }
+        json!({"inputs": messages, "parameters": parameters})
+    }
+
+    /// One picture and the question to describe it.
+    pub fn is_description(&self) -> bool {
+        self.name.starts_with("describe") && self.messages.len() == 1 && self.pictures().len() == 1
+    }
+
+    pub fn pictures(&self) -> Vec<String> {
+        self.parts().filter_map(|part| part["path"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// The text of the first message.
+    pub fn question(&self) -> String {
+        self.parts().filter_map(|part| part["text"].as_str()).collect()
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Value> {
+        self.messages.iter().filter_map(|message| message["content"].as_array()).flatten()
+    }
+}
