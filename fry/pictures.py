@@ -21,7 +21,7 @@ BACKGROUNDS = [(255, 255, 255), (250, 250, 250), (200, 200, 200), (150, 150, 150
                (95, 95, 100), (205, 185, 170), (170, 190, 170), (20, 20, 20)]
 COLUMNS, ROWS = ["left", "center", "right"], ["top", "middle", "bottom"]
 
-FACTOR, MIN_PIXELS, MAX_PIXELS = 32, 96 * 96, 192 * 192
+FACTOR, MIN_PIXELS, MAX_PIXELS = 32, 96 * 96, 160 * 160
 FONT_FOLDERS = ["/usr/share/fonts/truetype/dejavu", "/usr/share/fonts/truetype/liberation"]
 FONT_NAMES = ["DejaVuSans-Bold.ttf", "DejaVuSansCondensed-Bold.ttf", "LiberationSans-Bold.ttf"]
 FONTS = [str(p) for folder in FONT_FOLDERS for name in FONT_NAMES if (p := Path(folder) / name).exists()]
@@ -265,4 +265,4 @@ def patches(images):
     return a.reshape(h // 16 * (w // 16), -1)
 
 
-GRIDS = [(w, h) for w in range(3, 10) for h in range(3, 10) if 9 <= w * h <= 36 and max(w, h) <= 2 * min(w, h)]
+GRIDS = [(w, h) for w in range(3, 8) for h in range(3, 8) if 9 <= w * h <= 25 and max(w, h) <= 2 * min(w, h)]

@@ -1,0 +1,129 @@
+"""Stage 1: the vision tower learns alone, from dense labels.
+
+For every merged token (32 x 32 pixels) three throw-away heads name what covers it (a shape, a digit, a photograph or
+nothing), its colour and its size, and a fourth marks the token that holds a thing's middle. Learnt from captions
+alone the tower stays at chance for minutes; learnt like this it can see before the language model has to speak.
+"""
+import random
+import time
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import model as M
+import pictures as P
+
+KINDS = ["nothing", *P.SHAPES, *"0123456789", "photo"]
+COLOURS = list(P.COLOURS)
+SMALL_GRIDS = [(3, 3), (4, 3), (3, 4), (4, 4), (4, 4), (5, 4), (4, 5), (5, 5)]
+LARGE_GRIDS = [g for g in P.GRIDS if g[0] * g[1] > 16]
+
+
+class Heads(nn.Module):
+    def __init__(self, width=192):
+        super().__init__()
+        self.kind, self.colour = nn.Linear(width, len(KINDS)), nn.Linear(width, len(COLOURS))
+        self.size, self.middle = nn.Linear(width, 2), nn.Linear(width, 2)
+
+
+def token_labels(things, cols, rows, sx, sy):
+    """kind, colour, size and middle per merged token; -100 where a label says nothing. sx, sy scale the drawing."""
+    kind, colour, size, middle = (np.full((rows, cols), v, np.int64) for v in (0, -100, -100, 0))
+    nearest = np.full((rows, cols), 1e9)
+    for t in things:
+        x, y, r = t.x * sx, t.y * sy, t.r * (sx + sy) / 2
+        ci, cj = min(rows - 1, int(y // 32)), min(cols - 1, int(x // 32))
+        middle[ci, cj] = 1
+        for i in range(rows):
+            for j in range(cols):
+                dx, dy = abs(x - (j * 32 + 16)), abs(y - (i * 32 + 16))
+                if t.shape.isdigit():
+                    d, covers = dx + 0.5 * dy, dx <= 16 and dy < r
+                else:
+                    d, covers = (dx * dx + dy * dy) ** 0.5, False
+                    covers = d < r * 0.9 + 8
+                    if (i, j) == (ci, cj):
+                        d, covers = d * 1e-3 - 1, True
+                if covers and d < nearest[i, j]:
+                    nearest[i, j] = d
+                    kind[i, j], colour[i, j] = KINDS.index(t.shape), COLOURS.index(t.colour)
+                    size[i, j] = -100 if t.shape.isdigit() else int(t.size == "large")
+    return [v.ravel() for v in (kind, colour, size, middle)]
+
+
+def labelled(rng, cols, rows):
+    """One picture as patch vectors and its labels."""
+    w, h = P.canvas(rng, cols * 32, rows * 32)
+    what = rng.random()
+    if what < 0.42:
+        text = str(rng.randint(0, 999))
+        image, _, things = P.number(rng, text, w, h)
+    elif what < 0.95:
+        image, things = P.scene(rng, rng.choice([1, 2, 3, 4, 5, 6]), w, h)
+    else:
+        image, things = P.photo(rng, w, h), []
+    if rng.random() < 0.3:
+        image = P.through_jpeg(rng, image)
+    if image.size != (cols * 32, rows * 32):
+        image = image.resize((cols * 32, rows * 32), P.Image.BICUBIC)
+    labels = token_labels(things, cols, rows, cols * 32 / w, rows * 32 / h)
+    if what >= 0.95:
+        labels[0][:] = KINDS.index("photo")
+    return P.patches([image]), labels
+
+
+def batch(rng, n, grid=None):
+    cols, rows = grid or (rng.choice(SMALL_GRIDS) if rng.random() < 0.85 else rng.choice(LARGE_GRIDS))
+    n = max(8, n * 16 // (cols * rows))
+    pixels, labels = zip(*(labelled(rng, cols, rows) for _ in range(n)))
+    return torch.from_numpy(np.stack(pixels)), [torch.from_numpy(np.concatenate(v)) for v in zip(*labels)], rows * 2, cols * 2
+
+
+def score(visual, heads, rng, batches):
+    """Share of right labels on fresh pictures: nothing, shape, digit, colour, size, middle."""
+    right, total = np.zeros(6), np.zeros(6)
+    with torch.no_grad():
+        for pixels, (kind, colour, size, middle), rows, cols in batches:
+            h = M.tower(visual, pixels, rows, cols)
+            k = heads.kind(h).argmax(-1)
+            shape, digit = (kind > 0) & (kind <= len(P.SHAPES)), (kind > len(P.SHAPES)) & (kind < len(KINDS) - 1)
+            rows_ = [(k == kind)[kind == 0], (k == kind)[shape], (k == kind)[digit],
+                     (heads.colour(h).argmax(-1) == colour)[colour >= 0], (heads.size(h).argmax(-1) == size)[size >= 0],
+                     (heads.middle(h).argmax(-1) == middle)[middle == 1]]
+            right += [v.sum().item() for v in rows_]
+            total += [v.numel() for v in rows_]
+    return dict(zip(["nothing", "shape", "digit", "colour", "size", "middle"], (right / total).round(3).tolist()))
+
+
+def train(visual, seconds, seed, log, batch_size=64, save=None):
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    heads = Heads()
+    named = [*((f"visual.{n}", p) for n, p in visual.named_parameters()), *((f"head_{n}", p) for n, p in heads.named_parameters())]
+    optimisers = M.optimisers(named, muon_lr=3e-3)
+    held_out = [batch(random.Random(10**6 + k), 64, g) for k, g in enumerate([(3, 3), (4, 4), (4, 4), (5, 4), (5, 5)])]
+    start, step, seen, averages = time.time(), 0, 0, []
+    while (elapsed := time.time() - start) < seconds:
+        warm, cool = min(1, (step + 1) / 40), min(1, (seconds - elapsed) / (seconds * 0.35))
+        for o in optimisers:
+            for g in o.param_groups:
+                g["lr"] = g["base_lr"] * warm * max(0.02, cool)
+        pixels, (kind, colour, size, middle), rows, cols = batch(rng, batch_size)
+        h = M.tower(visual, pixels, rows, cols)
+        loss = F.cross_entropy(heads.kind(h), kind) + 0.3 * F.cross_entropy(heads.middle(h), middle)
+        loss = loss + 0.5 * F.cross_entropy(heads.colour(h), colour) + 0.3 * F.cross_entropy(heads.size(h), size)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
+        for o in optimisers:
+            o.step()
+            o.zero_grad()
+        step, seen = step + 1, seen + len(pixels)
+        averages.append(loss.item())
+        if step % 100 == 0:
+            log(f"tower step {step} {time.time() - start:.0f}s loss {np.mean(averages[-100:]):.3f} {seen / (time.time() - start):.0f} pictures/s "
+                f"{score(visual, heads, rng, held_out)}")
+        if save and step % 500 == 0:
+            save()
+    return seen

@@ -1,0 +1,339 @@
+"""The recipe: tokenizer, tower on dense labels, short samples, everything together, the draft head, export.
+
+    python train.py tokenizer
+    python train.py tower --seconds 1400
+    python train.py language --seconds 1400 --mix short --tower tower.pt --out short.pt --helper
+    python train.py language --seconds 4000 --mix full --init short.pt --decay 1.0 --out full.pt --helper
+    python train.py language --seconds 300 --mix full --init full.pt --decay 0.7 --draft --out draft.pt
+    python train.py export --init draft.pt
+
+Checkpoints go to --work. Set
+MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 in the environment: glibc otherwise gives every tensor back to
+the system, and half of the time goes into page faults.
+"""
+import argparse
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+
+import data as D
+import encode as E
+import export
+import model as M
+import pictures as P
+import tower as T
+
+HERE = Path(__file__).parent
+SMALL = [(3, 3), (3, 3), (4, 3), (3, 4), (4, 4), (4, 4), (4, 4), (5, 4)]
+CLIP_GRIDS = [(3, 3), (3, 3), (4, 3), (3, 4), (4, 4)]
+
+
+def grid(rng):
+    return rng.choice(P.GRIDS if rng.random() < 0.4 else SMALL)
+
+
+def of_size(rng, n, g):
+    """Fewer samples of larger pictures: about the same work in every batch."""
+    return max(5, n * 26 // (g[0] * g[1] + 14))
+
+
+# A batch maker returns conversations of about one length. The numbers are samples per batch at the smallest picture.
+def short_pictures(s):
+    g = grid(s.rng)
+    return [D.one_picture(s, g) for _ in range(of_size(s.rng, 26, g))]
+
+
+def long_pictures(s):
+    g = grid(s.rng)
+    return [D.many_questions(s, g) for _ in range(of_size(s.rng, 10, g))]
+
+
+def several(s):
+    g = grid(s.rng)
+    return [D.several_pictures(s, g) for _ in range(of_size(s.rng, 20, g))]
+
+
+def clips(s):
+    g, frames = s.rng.choice(CLIP_GRIDS), s.rng.choice([4, 4, 6, 8])
+    return [D.clip(s, g, frames) for _ in range(of_size(s.rng, 20, g) * 4 // max(4, frames - 1))]
+
+
+def texts(s):
+    out = []
+    for _ in range(30):
+        what = s.rng.random()
+        out.append(D.text(s) if what < 0.84 else D.thinking_sum(s) if what < 0.94 else D.chat(s))
+    return out
+
+
+def tools(s):
+    return sorted((D.tool(s) for _ in range(6)), key=lambda c: len(c["tools"]))
+
+
+def turns(s):
+    g = grid(s.rng)
+    return [D.turns(s, g) for _ in range(11)]
+
+
+def thoughts(s):
+    g = grid(s.rng)
+    return [D.thinking_other(s, g) for _ in range(of_size(s.rng, 16, g))]
+
+
+# Each step takes one batch from each column; within a column batches are drawn by weight.
+MIXES = {
+    "short": [{short_pictures: 1}, {texts: 7, tools: 2, turns: 1.5, several: 1, clips: 0.5}],
+    "full": [{short_pictures: 3, long_pictures: 4}, {texts: 1},
+             {tools: 3.5, turns: 2, several: 3, clips: 0.6, thoughts: 0.3}],
+}
+WEIGHTS = {tools: 0.7, texts: 0.8}
+
+
+def token_loss(hidden, head, targets, taught):
+    """Summed cross entropy where a sample of n taught tokens weighs sqrt(n): captions do not drown short answers."""
+    weight = taught.sum(1, keepdim=True).float().rsqrt().expand_as(taught)[taught]
+    return (F.cross_entropy(F.linear(hidden[taught], head), targets[taught], reduction="none") * weight).sum()
+
+
+def taught_rows(taught):
+    """The positions that predict a taught token, padded to [B, R], and which of them are no padding."""
+    count = taught.sum(1)
+    used = torch.arange(int(count.max())) < count[:, None]
+    rows = torch.zeros(used.shape, dtype=torch.long)
+    rows[used] = taught.nonzero()[:, 1]
+    return rows, used
+
+
+def trunk_loss(model, batch):
+    ids, head = batch["ids"], model.model.language_model.embed_tokens.weight
+    rows, used = taught_rows(batch["taught"][:, 1:])
+    h = M.top(model, *M.body(model, batch), rows)
+    return token_loss(h, head, M.rows_of(ids[:, 1:], rows), used)
+
+
+def draft_loss(model, draft, batch):
+    """The draft head learns to name the token after next; the trunk stays as it is."""
+    ids, head = batch["ids"], model.model.language_model.embed_tokens.weight.detach()
+    with torch.no_grad():
+        trunk, embedded = M.hidden(model, batch)
+    rows, used = taught_rows(batch["taught"][:, 2:])
+    h = M.draft_hidden(draft, embedded, trunk, rows)
+    return token_loss(h, head, M.rows_of(ids[:, 2:], rows), used)
+
+
+def by_length(encoded):
+    """Chunks of similar length: mixed tasks in one batch would be half padding."""
+    chunk = []
+    for e in sorted(encoded, key=lambda e: -len(e[0])):
+        if len(chunk) >= 4 and len(e[0]) < 0.7 * len(chunk[0][0]):
+            yield chunk
+            chunk = []
+        chunk.append(e)
+    yield chunk
+
+
+class Steps:
+    """Draws batches of a mix and leaves their gradients on the parameters."""
+
+    def __init__(self, model, draft, mix, seed):
+        self.model, self.draft, self.columns = model, draft, MIXES[mix]
+        self.source, self.encoder = D.Source(seed), E.Encoder()
+        self.means, self.samples = {}, 0
+
+    def accumulate(self, columns=None):
+        for column in columns or self.columns:
+            maker = self.source.rng.choices(list(column), weights=list(column.values()))[0]
+            encoded = [self.encoder.encode(self.source.rng, c) for c in maker(self.source)]
+            total = sum(e[1].sum() ** 0.5 for e in encoded)
+            mean = 0.0
+            for chunk in by_length(encoded):
+                batch = self.encoder.collate(chunk)
+                loss = (draft_loss(self.model, self.draft, batch) if self.draft else trunk_loss(self.model, batch)) / total
+                (loss * WEIGHTS.get(maker, 1.0)).backward()
+                mean += loss.item()
+            self.samples += len(encoded)
+            self.note(maker.__name__, mean)
+
+    def note(self, name, value):
+        self.means[name] = value if name not in self.means else 0.9 * self.means[name] + 0.1 * value
+
+
+def parameters(model, draft):
+    """What a stage trains: the draft head, or without one the model."""
+    return list({id(p): (n, p) for n, p in (draft or model).named_parameters()}.values())
+
+
+STALE = 8  # a helper's gradient older than this many steps is thrown away
+
+
+def help_out(shared, gradient, ready, samples, version, mix, with_draft, seed, nice):
+    """A second process: takes the newest parameters, computes a gradient, leaves it for the trainer, repeats.
+
+    Its gradient is a few steps old. Unlike data parallelism in step, a slow second core never holds up the first.
+    `version` is [the trainer's step, the step this gradient belongs to].
+    """
+    os.setsid()  # some kernels share the CPU out by session: the trainer's must not be split
+    os.nice(nice)
+    parent = os.getppid()
+    torch.set_num_threads(1)
+    model, draft = M.build()
+    steps = Steps(model, draft if with_draft else None, mix, seed)
+    mine = [p for _, p in parameters(model, draft if with_draft else None)]
+    while True:
+        while ready.value == 1 and os.getppid() == parent:
+            time.sleep(0.01)
+        if ready.value == 2 or os.getppid() != parent:
+            return
+        taken = version[0]
+        with torch.no_grad():
+            torch.nn.utils.vector_to_parameters(shared.clone(), mine)
+        steps.accumulate([steps.source.rng.choice(steps.columns)])
+        flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1) for p in mine])
+        for p in mine:
+            p.grad = None
+        if ready.value == 2:
+            return
+        gradient.copy_(flat)
+        samples.value, version[1] = steps.samples, taken
+        ready.value = 1
+
+
+def mix_in(params, gradient, share):
+    at = 0
+    for p in params:
+        if p.grad is not None:
+            p.grad.lerp_(gradient[at:at + p.numel()].view_as(p), share)
+        at += p.numel()
+
+
+def train_language(a):
+    torch.set_num_threads(1)
+    model, draft = M.build(a.seed)
+    optimiser_state = load(a, model, draft)
+    used = draft if a.draft else None
+    model.model.visual.requires_grad_(not a.freeze_tower)
+    named = parameters(model, used)
+    params = [p for _, p in named]
+    optimisers = M.optimisers(named, muon_lr=a.lr, adam_lr=a.lr)
+    if not a.draft:
+        for o, state in zip(optimisers, optimiser_state or []):
+            o.load_state_dict(state)
+    for o in optimisers:
+        for g in o.param_groups:
+            g["base_lr"] = a.lr
+    stopping = []
+    signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))  # a stage may be cut short and taken up again
+    steps = Steps(model, used, a.mix, a.seed * 1000 + 1)
+    if a.helper:
+        size = sum(p.numel() for p in params)
+        shared, gradient = torch.empty(size).share_memory_(), torch.empty(size).share_memory_()
+        spawn = mp.get_context("spawn")
+        ready, samples, version = spawn.Value("i", 0), spawn.Value("q", 0), spawn.Array("q", 2)
+        shared.copy_(torch.nn.utils.parameters_to_vector(params).detach())
+        helper = spawn.Process(
+            target=help_out, args=(shared, gradient, ready, samples, version, a.mix, a.draft, a.seed * 1000 + 2, a.helper_nice), daemon=True)
+        helper.start()
+    start = saved = time.time()
+    step = helped = 0
+    while (elapsed := time.time() - start) < a.seconds and not stopping:
+        warm = min(1, (step + 1) / a.warmup)
+        cool = min(1, (a.seconds - elapsed) / (a.seconds * a.decay)) if a.decay else 1
+        for o in optimisers:
+            for g in o.param_groups:
+                g["lr"] = g["base_lr"] * warm * max(0.01, cool)
+        steps.accumulate()
+        if a.helper and ready.value == 1:
+            age = step - version[1]
+            if age <= STALE:
+                mix_in(params, gradient, 0.33 if age <= 3 else 0.2)
+                helped += 1
+            ready.value = 0
+        norm = torch.nn.utils.clip_grad_norm_(params, 1.0)
+        for o in optimisers:
+            o.step()
+            o.zero_grad()
+        if a.helper:
+            shared.copy_(torch.nn.utils.parameters_to_vector(params).detach())
+            version[0] = step + 1
+        step += 1
+        if step % 25 == 0:
+            seen = steps.samples + (samples.value if a.helper else 0)
+            print(f"{a.mix} step {step} {elapsed:.0f}s helped {helped} samples {seen} norm {norm:.2f} lr {warm * cool:.2f} "
+                  + " ".join(f"{k} {v:.3f}" for k, v in sorted(steps.means.items())), flush=True)
+        if time.time() - saved > 120:
+            saved = time.time()
+            save(a, model, draft, optimisers)
+    save(a, model, draft, optimisers)
+    if a.helper:
+        ready.value = 2
+    print(f"done: {step} steps, {steps.samples + (samples.value if a.helper else 0)} samples, {time.time() - start:.0f} s", flush=True)
+
+
+def save(a, model, draft, optimisers):
+    path = Path(a.work) / a.out
+    torch.save({"model": model.state_dict(), "draft": draft.state_dict(), "optimisers": [o.state_dict() for o in optimisers]}, f"{path}.new")
+    os.replace(f"{path}.new", path)
+
+
+def load(a, model, draft):
+    state = None
+    if a.init:
+        c = torch.load(Path(a.work) / a.init, weights_only=False)
+        model.load_state_dict(c["model"])
+        draft.load_state_dict(c["draft"])
+        state = c["optimisers"] if not a.tower else None
+    if a.tower:
+        model.model.visual.load_state_dict(torch.load(Path(a.work) / a.tower))
+    return state
+
+
+def train_tower(a):
+    torch.set_num_threads(1)
+    model, _ = M.build(a.seed)
+    keep = lambda: torch.save(model.model.visual.state_dict(), Path(a.work) / "tower.pt")
+    seen = T.train(model.model.visual, a.seconds, a.seed, lambda line: print(line, flush=True), save=keep)
+    keep()
+    print(f"done: {seen} pictures")
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("stage", choices=["tokenizer", "tower", "language", "export"])
+    ap.add_argument("--seconds", type=float, default=600)
+    ap.add_argument("--mix", choices=MIXES, default="full")
+    ap.add_argument("--init", help="checkpoint to start from, in --work")
+    ap.add_argument("--tower", help="pre-trained tower to put in, in --work")
+    ap.add_argument("--out", default="language.pt")
+    ap.add_argument("--work", default="work")
+    ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--lr", type=float, default=2e-3)
+    ap.add_argument("--warmup", type=int, default=60)
+    ap.add_argument("--decay", type=float, default=0.0, help="share of the time over which the learning rate falls to zero")
+    ap.add_argument("--draft", action="store_true", help="train the draft head only, on the finished trunk")
+    ap.add_argument("--freeze-tower", action="store_true")
+    ap.add_argument("--helper", action="store_true", help="a second process adds gradients whenever it has one")
+    ap.add_argument("--helper-nice", type=int, default=10)
+    a = ap.parse_args()
+    Path(a.work).mkdir(exist_ok=True)
+    if a.stage == "tokenizer":
+        E.write_tokenizer(HERE)
+    elif a.stage == "tower":
+        train_tower(a)
+    elif a.stage == "language":
+        train_language(a)
+    else:
+        model, draft = M.build(a.seed)
+        if a.init or a.tower:
+            load(a, model, draft)
+        export.write_checkpoint(HERE, model, draft)
+
+
+if __name__ == "__main__":
+    main()
