@@ -35,13 +35,14 @@ fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> 
 async fn serve(settings: ServeSettings) -> Result<(), String> {
     telemetry::start(&settings.log, settings.log_format)?;
     let started = start::start(&settings.model).await?;
+    let model = settings.served_model_name.clone().unwrap_or(started.model_name);
     let server = http::serve(started.service, settings.http());
     tokio::pin!(server);
     tokio::select! {
         ended = &mut server => ended,
         loaded = started.loaded => {
             loaded.unwrap_or_else(|_| Err("the engine's thread died while it loaded the model".to_owned()))?;
-            tracing::info!("ready");
+            tracing::info!(model, "ready");
             server.await
         }
     }

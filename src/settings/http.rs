@@ -18,7 +18,7 @@ pub struct ServeSettings {
     pub host: String,
     #[arg(long, env = "SARDINE_PORT", default_value_t = 8080)]
     pub port: u16,
-    /// The name by which clients know the model. Default: the hub id, or the folder's name.
+    /// The name by which the model is known, in the logs for now. Default: the hub id, or the folder.
     #[arg(long, env = "SARDINE_SERVED_MODEL_NAME", value_name = "NAME")]
     pub served_model_name: Option<String>,
     #[command(flatten)]
