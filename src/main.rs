@@ -41,18 +41,23 @@ async fn serve(settings: ServeSettings) -> Result<(), String> {
     tokio::select! {
         ended = &mut server => ended,
         loaded = started.loaded => {
-            loaded.unwrap_or_else(|_| Err("the engine's thread died while it loaded the model".to_owned()))?;
+            outcome(loaded)?;
             tracing::info!(model, "ready");
             server.await
         }
     }
 }
 
+/// What became of the load; the engine says nothing where its thread died.
+fn outcome<E>(loaded: Result<Result<(), String>, E>) -> Result<(), String> {
+    loaded.unwrap_or_else(|_| Err("the engine's thread died while it loaded the model".to_owned()))
+}
+
 /// One answer on the terminal, written as it comes.
 async fn generate(settings: GenerateSettings) -> Result<(), String> {
     telemetry::start("warn", telemetry::LogFormat::Text)?;
     let started = start::start(&settings.model).await?;
-    started.loaded.await.unwrap_or_else(|_| Err("the engine's thread died while it loaded the model".to_owned()))?;
+    outcome(started.loaded.await)?;
     let request = conversation(&settings, &started.service)?;
     let mut answer = started.service.start(request).await.map_err(|error| error.to_string())?;
     let mut out = std::io::stdout().lock();

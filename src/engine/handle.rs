@@ -135,9 +135,7 @@ impl Engine {
 
     /// Queues `request`. Errors where the queue is full or nobody is served; dropping the stream cancels.
     pub fn submit(&self, request: Request) -> Result<TokenStream, Error> {
-        if let Health::Unavailable(why) = self.health() {
-            return Err(Error::Unavailable(why));
-        }
+        self.check_ready()?;
         let place = self.queue.clone().try_acquire_owned().map_err(|_| self.overloaded())?;
         let (events, stream) = channel::unbounded_channel();
         self.submissions
@@ -148,6 +146,14 @@ impl Engine {
 
     pub fn health(&self) -> Health {
         self.status.health()
+    }
+
+    /// The reason why nobody is served at the moment, as an error.
+    pub fn check_ready(&self) -> Result<(), Error> {
+        match self.health() {
+            Health::Ready => Ok(()),
+            Health::Unavailable(why) => Err(Error::Unavailable(why)),
+        }
     }
 
     /// Refuses requests from now on; those accepted are finished.

@@ -37,9 +37,7 @@ impl Service {
 
     /// Begins `count` answers to the same request, which differ in their seed: the request's, and the numbers after it.
     pub async fn start_several(&self, request: ChatRequest, count: usize) -> Result<Vec<Generation>, Error> {
-        if let Health::Unavailable(why) = self.engine.health() {
-            return Err(Error::Unavailable(why));
-        }
+        self.check_ready()?; // before pictures are fetched for nobody
         let pictures = self.media.pictures(&request.media).await?;
         let (chat, input, truncate) = (self.chat.clone(), request.input, request.length.truncate);
         let prompt = blocking(move || match &input {
@@ -84,6 +82,11 @@ impl Service {
 
     pub fn health(&self) -> Health {
         self.engine.health()
+    }
+
+    /// The reason why nobody is served at the moment, as an error.
+    pub fn check_ready(&self) -> Result<(), Error> {
+        self.engine.check_ready()
     }
 
     /// Refuses requests from now on; those accepted are finished.

@@ -30,7 +30,7 @@ pub struct HttpSettings {
     pub api_key: Option<String>,
     /// What is asked about a picture that came without a question.
     pub default_image_prompt: String,
-    /// Every failure of a request to the toolkit's routes is a 400 without `error_type`, as in the toolkit itself.
+    /// A failure of a request to the toolkit's routes is a 400 without `error_type`, as in the toolkit itself, but for 401, 429 and 503.
     pub strict_toolkit_status: bool,
     /// A prefix that a proxy may leave on every path, such as `/models/sardine`.
     pub base_path: Option<String>,

@@ -4,13 +4,11 @@ use actix_web::http::header::ContentType;
 use actix_web::{HttpResponse, web};
 
 use super::error;
-use crate::engine::Health;
-use crate::error::Error;
 use crate::generation::Service;
 
 /// 200 when requests are served, else 503: what a platform asks every second. It reads one atomic and takes no lock.
 pub(super) async fn ready(service: web::Data<Service>) -> HttpResponse {
-    match check_ready(&service) {
+    match service.check_ready() {
         Ok(()) => ok(),
         Err(error) => error::respond(&error),
     }
@@ -26,14 +24,6 @@ pub(super) async fn metrics(service: web::Data<Service>) -> HttpResponse {
     let (running, queued) = (service.num_running(), service.queue_len());
     let text = format!("inf_batch_current_size {running}\ninf_queue_size {queued}\n");
     HttpResponse::Ok().content_type(ContentType::plaintext()).body(text)
-}
-
-/// The reason why nobody is served at the moment, as an error.
-pub(super) fn check_ready(service: &Service) -> Result<(), Error> {
-    match service.health() {
-        Health::Ready => Ok(()),
-        Health::Unavailable(why) => Err(Error::Unavailable(why)),
-    }
 }
 
 fn ok() -> HttpResponse {

@@ -47,7 +47,7 @@ pub struct HttpFlags {
     /// The prompt of a picture that came without one.
     #[arg(long, env = "SARDINE_DEFAULT_IMAGE_PROMPT", default_value = "Describe this image.", value_name = "TEXT")]
     pub default_image_prompt: String,
-    /// Answer 400 to every error on the toolkit's routes, as the toolkit itself does.
+    /// Answer 400 to errors on the toolkit's routes, as the toolkit itself does; only 401, 429 and 503 keep their status.
     #[arg(long, env = "SARDINE_STRICT_TOOLKIT_STATUS", default_value_t = false, action = clap::ArgAction::Set, value_parser = boolean, value_name = "BOOL")]
     pub strict_toolkit_status: bool,
     /// A prefix that a proxy leaves on every path.

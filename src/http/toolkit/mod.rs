@@ -22,7 +22,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::try_join_all;
 
 use super::negotiation::Accepted;
-use super::{HttpSettings, auth, body, probes, reply};
+use super::{HttpSettings, auth, body, reply};
 use crate::error::Error;
 use crate::generation::{Answer, Generation, Service};
 use batch::{Batch, Sent, Wanted};
@@ -73,7 +73,7 @@ async fn respond(
 /// What can be refused without reading the body.
 fn admit(request: &HttpRequest, service: &Service, settings: &HttpSettings) -> Result<Accepted, Error> {
     auth::check(request, settings.api_key.as_deref())?;
-    probes::check_ready(service)?;
+    service.check_ready()?;
     Accepted::read(header(request, ACCEPT).as_deref())
 }
 
