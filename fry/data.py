@@ -4,6 +4,7 @@ A skill returns a dict: `messages` (the last one is the answer, pictures are PIL
 `tools` (or None), `thinking`, `skill`. Whether an operand pair, a name, a city, a phrase or a number belongs to
 training or to evaluation is decided by a checksum of it, so the two never meet, whatever the seed.
 """
+import json
 import random
 import zlib
 
@@ -243,34 +244,54 @@ def one_picture(source, grid, weights=ONE_PICTURE, count=None):
     return about_picture(source, grid, kind, count)
 
 
+LOOKUPS = {"describe": 0.4, "colour": 2, "shape": 0.6, "where": 2, "size": 0.4, "count": 0.8, "exists": 2.5, "beside": 2.5}
+
+
 def many_questions(source, grid):
-    """Several turns about one picture."""
-    image, things = draw(source, source.rng.choice([1, 2, 2, 3, 3, 4, 5]), grid)
-    kinds = source.rng.choices(["describe", "colour", "shape", "where", "size", "count", "exists", "beside"],
-                               weights=[2, 2, 2, 2, 1, 1.5, 2, 2.5], k=source.rng.randint(3, 6))
-    turns = [qa for k in kinds if (qa := ASK[k](source.rng, things))] or [ask_count(source.rng, things)]
-    messages = []
-    for k, (q, a) in enumerate(turns):
-        messages += [user(q, image) if k == 0 else user(q), assistant(a)]
-    return talk("turns_picture", *messages)
+    """Several turns about one picture: a picture's tokens are paid once and teach as often as it is asked about."""
+    rng = source.rng
+    image, things = draw(source, rng.choice([1, 2, 2, 3, 3, 4, 5]), grid)
+    turns, asked = [], rng.randint(4, 9)
+    for kind in rng.choices(list(LOOKUPS), weights=list(LOOKUPS.values()), k=asked):
+        if (qa := ASK[kind](rng, things)) and qa not in turns:
+            turns.append(qa)
+    return talk("turns_picture", *in_turns(turns or [ask_count(rng, things)], image))
+
+
+def in_turns(turns, *images):
+    """Questions and answers, the pictures in the first question."""
+    return [m for k, (q, a) in enumerate(turns) for m in (user(q, *images) if k == 0 else user(q), assistant(a))]
 
 
 # ---------------------------------------------------------------------------------------------- several pictures, clips
+def ask_which(rng, scenes):
+    """Which of several scenes shows something that the others do not."""
+    k = rng.randrange(len(scenes))
+    t = rng.choice(scenes[k])
+    options = [(article(t.shape), lambda o: o.shape == t.shape),
+               (f"something {t.colour}", lambda o: o.colour == t.colour),
+               (f"{article(t.colour)} {t.shape}", lambda o: (o.colour, o.shape) == (t.colour, t.shape))]
+    fitting = [what for what, test in options if sum(any(test(o) for o in things) for things in scenes) == 1]
+    if fitting:
+        question = rng.choice(["Which picture shows {}?", "Which image shows {}?", "Which picture has {}?"])
+        return question.format(rng.choice(fitting)), f"Picture {k + 1}."
+
+
+def ask_describe_one(rng, scenes):
+    k = rng.randrange(len(scenes))
+    return f"Describe picture {k + 1}.", caption(scenes[k])
+
+
+def draw_several(source, grid):
+    """Two or three scenes as (image, things)."""
+    return [draw(source, source.rng.choice([1, 1, 2]), grid) for _ in range(source.rng.choice([2, 2, 3]))]
+
+
 def which_picture(source, grid):
-    rng = source.rng
-    n = rng.choice([2, 2, 3])
     while True:
-        drawn = [draw(source, rng.choice([1, 1, 2]), grid) for _ in range(n)]
-        k = rng.randrange(n)
-        t = rng.choice(drawn[k][1])
-        what, test = rng.choice([
-            (article(t.shape), lambda o: o.shape == t.shape),
-            (f"something {t.colour}", lambda o: o.colour == t.colour),
-            (f"{article(t.colour)} {t.shape}", lambda o: (o.colour, o.shape) == (t.colour, t.shape))])
-        if sum(any(test(o) for o in things) for _, things in drawn) == 1:
-            break
-    question = rng.choice(["Which picture shows {}?", "Which image shows {}?", "Which picture has {}?"]).format(what)
-    return talk("which", user(question, *(i for i, _ in drawn)), assistant(f"Picture {k + 1}."))
+        drawn = draw_several(source, grid)
+        if qa := ask_which(source.rng, [things for _, things in drawn]):
+            return talk("which", user(qa[0], *(i for i, _ in drawn)), assistant(qa[1]))
 
 
 def what_differs(source, grid):
@@ -300,15 +321,20 @@ def what_differs(source, grid):
     return talk("differs", user(question, *images), assistant(answer))
 
 
-def describe_one_of(source, grid):
+def many_about_several(source, grid):
+    """Several turns about several pictures."""
     rng = source.rng
-    drawn = [draw(source, rng.choice([1, 1, 2]), grid) for _ in range(rng.choice([2, 2, 3]))]
-    k = rng.randrange(len(drawn))
-    return talk("describe_one_of", user(f"Describe picture {k + 1}.", *(i for i, _ in drawn)), assistant(caption(drawn[k][1])))
+    drawn = draw_several(source, grid)
+    scenes = [things for _, things in drawn]
+    turns = []
+    for ask in rng.choices([ask_which, ask_describe_one], weights=[5, 1], k=rng.randint(3, 6)):
+        if (qa := ask(rng, scenes)) and qa not in turns:
+            turns.append(qa)
+    return talk("turns_pictures", *in_turns(turns or [ask_describe_one(rng, scenes)], *(i for i, _ in drawn)))
 
 
 def several_pictures(source, grid):
-    return source.rng.choice([which_picture, which_picture, what_differs, what_differs, describe_one_of])(source, grid)
+    return source.rng.choices([which_picture, what_differs, many_about_several], weights=[1, 2, 2])[0](source, grid)
 
 
 def clip(source, grid=(3, 3), frames=None):
@@ -509,9 +535,34 @@ def tool(source, kind=None):
     tools = [c["tool"] for c in rng.sample(cases, len(cases))]
     if kind == "call":
         return talk("tool_call", user(asked["ask"]), call_of(asked), tools=tools)
-    import json
-    response = {"role": "tool", "content": json.dumps(asked["response"])}
-    return talk("tool_answer", user(asked["ask"]), call_of(asked), response, assistant(asked["answer"]), tools=tools)
+    return talk("tool_answer", *answered(asked), tools=tools)
+
+
+def answered(case):
+    """The messages of one tool call: request, call, response, answer."""
+    return [user(case["ask"]), call_of(case), {"role": "tool", "content": json.dumps(case["response"])}, assistant(case["answer"])]
+
+
+def tool_turns(source):
+    """Several requests under one declaration of tools: most fit one of them, some fit none."""
+    rng = source.rng
+    makers = rng.sample(list(dict.fromkeys(TOOLS)), 4)
+    fitting = [m(source) for m in makers[:rng.choice([1, 2, 2, 3])]]
+    tools, messages = [c["tool"] for c in fitting], []
+    for _ in range(rng.randint(2, 4)):
+        what = rng.random()
+        if what < 0.6:
+            k = rng.randrange(len(fitting))
+            while (case := makers[k](source))["tool"] != fitting[k]["tool"]:
+                pass
+            messages += answered(case)
+        elif what < 0.85:
+            messages += [user(makers[-1](source)["ask"]), assistant(NO_TOOL)]
+        else:
+            messages += (text(source) if rng.random() < 0.7 else chat(source))["messages"]
+    if rng.random() < 0.3 and messages[-2]["role"] == "tool":
+        messages = messages[:-2]  # ends on a call, as a request for one does
+    return talk("tool_turns", *messages, tools=tools)
 
 
 # ------------------------------------------------------------------------------------------------- several turns, system

@@ -52,12 +52,12 @@ def short_pictures(s):
 
 def long_pictures(s):
     g = grid(s.rng)
-    return [D.many_questions(s, g) for _ in range(of_size(s.rng, 10, g))]
+    return [D.many_questions(s, g) for _ in range(of_size(s.rng, 9, g))]
 
 
 def several(s):
     g = grid(s.rng)
-    return [D.several_pictures(s, g) for _ in range(of_size(s.rng, 20, g))]
+    return [D.several_pictures(s, g) for _ in range(of_size(s.rng, 14, g))]
 
 
 def clips(s):
@@ -74,7 +74,7 @@ def texts(s):
 
 
 def tools(s):
-    return sorted((D.tool(s) for _ in range(6)), key=lambda c: len(c["tools"]))
+    return sorted((D.tool(s) if s.rng.random() < 0.5 else D.tool_turns(s) for _ in range(6)), key=lambda c: len(c["tools"]))
 
 
 def turns(s):
@@ -91,7 +91,7 @@ def thoughts(s):
 MIXES = {
     "short": [{short_pictures: 1}, {texts: 7, tools: 2, turns: 1.5, several: 1, clips: 0.5}],
     "full": [{short_pictures: 3, long_pictures: 4}, {texts: 1},
-             {tools: 3.5, turns: 2, several: 3, clips: 0.6, thoughts: 0.3}],
+             {tools: 3.5, turns: 2, several: 3.5, clips: 0.5, thoughts: 0.3}],
 }
 WEIGHTS = {tools: 0.7, texts: 0.8}
 

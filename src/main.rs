@@ -89,6 +89,8 @@ fn conversation(settings: &GenerateSettings, service: &Service) -> Result<ChatRe
         length: Length { max: MaxLength::NewAtMost(settings.max_new_tokens as usize), max_time: None, truncate: None },
         stop: Stop { eos: service.defaults().eos_token_id.clone(), ..Stop::default() },
         skip_special_tokens: true,
+        prompt_logprobs: None,
+        deadline: None,
     })
 }
 

@@ -38,6 +38,13 @@ pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;
 
+/// A conversation ready for the engine.
+pub struct ChatPrompt {
+    pub prompt: Prompt,
+    /// The prompt ends inside an open `<think>` block: the answer begins as reasoning.
+    pub opens_thinking: bool,
+}
+
 /// A checkpoint's text side: its template, its tokenizer and its generation settings.
 pub struct Chat {
     template: ChatTemplate,
@@ -65,7 +72,7 @@ impl Chat {
         conversation: &Conversation,
         pictures: &[Arc<Picture>],
         truncate: Option<usize>,
-    ) -> Result<Prompt, Error> {
+    ) -> Result<ChatPrompt, Error> {
         let (text, marker) = self.render_marked(conversation)?;
         let mut assembly = Assembly::new(&self.tokenizer, self.placeholders, pictures);
         for piece in self.tokenizer.split(&text) {
@@ -74,7 +81,8 @@ impl Chat {
                 _ => assembly.push(piece)?,
             }
         }
-        assembly.finish(truncate)
+        let prompt = assembly.finish(truncate)?;
+        Ok(ChatPrompt { prompt, opens_thinking: opens_thinking(&text) })
     }
 
     /// The prompt of a text as it is, special tokens included, cut to its last `truncate` tokens.
@@ -82,6 +90,23 @@ impl Chat {
         let mut assembly = Assembly::new(&self.tokenizer, self.placeholders, pictures);
         for piece in self.tokenizer.split(text) {
             assembly.push(piece)?;
+        }
+        assembly.finish(truncate)
+    }
+
+    /// The prompt of token ids as they are, cut to the last `truncate`. Errors at an id without a token, and at a
+    /// picture's placeholder: nothing says which picture it stands for.
+    pub fn token_prompt(&self, ids: &[u32], truncate: Option<usize>) -> Result<Prompt, Error> {
+        let num_tokens = self.tokenizer.vocabulary().len() as u32;
+        if let Some(id) = ids.iter().find(|id| **id >= num_tokens) {
+            return Err(Error::invalid(format!(
+                "the prompt has token id {id}; there are ids from 0 to {}",
+                num_tokens - 1
+            )));
+        }
+        let mut assembly = Assembly::new(&self.tokenizer, self.placeholders, &[]);
+        for id in ids {
+            assembly.push(Piece::Special(*id))?;
         }
         assembly.finish(truncate)
     }
@@ -143,6 +168,13 @@ impl Chat {
     pub fn defaults(&self) -> &GenerationDefaults {
         &self.defaults
     }
+}
+
+/// Whether the last turn of a rendered conversation leaves its `<think>` block open. A client's own tags do not matter:
+/// they stand before the last turn, or in an assistant's turn that is to be continued.
+fn opens_thinking(text: &str) -> bool {
+    let turn = text.rfind("<|im_start|>").map_or(text, |at| &text[at..]);
+    turn.rfind("<think>").is_some_and(|opened| !turn[opened..].contains("</think>"))
 }
 
 /// The placeholders that config.json names; they must be special tokens, or prompts would not be cut at them.

@@ -7,7 +7,7 @@ mod stop_strings;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::chat::{Chat, Decoder, GenerationDefaults};
+use crate::chat::{Chat, ChatPrompt, Decoder, GenerationDefaults};
 use crate::engine::{self, Ended, Engine, Event, Health, Prompt, Sampled, Sampling, TokenStream};
 use crate::error::{Error, Unavailable};
 use crate::media::Media;
@@ -40,9 +40,16 @@ impl Service {
         self.check_ready()?; // before pictures are fetched for nobody
         let pictures = self.media.pictures(&request.media).await?;
         let (chat, input, truncate) = (self.chat.clone(), request.input, request.length.truncate);
-        let prompt = blocking(move || match &input {
+        let ChatPrompt { prompt, opens_thinking } = blocking(move || match &input {
             Input::Conversation(conversation) => chat.prompt(conversation, &pictures, truncate),
-            Input::Raw(text) => chat.raw_prompt(text, &pictures, truncate),
+            Input::Raw(text) => {
+                let prompt = chat.raw_prompt(text, &pictures, truncate)?;
+                Ok(ChatPrompt { prompt, opens_thinking: false })
+            }
+            Input::Tokens(ids) => {
+                let prompt = chat.token_prompt(ids, truncate)?;
+                Ok(ChatPrompt { prompt, opens_thinking: false })
+            }
         })
         .await?;
         let max_new_tokens = max_new_tokens(request.length.max, prompt.len(), self.engine.limits().max_model_len)?;
@@ -52,6 +59,7 @@ impl Service {
         }
         let answer = Submission {
             prompt: Arc::new(prompt),
+            opens_thinking,
             max_new_tokens,
             deadline: request.length.max_time.map(|time| Instant::now() + time),
             stop: request.stop,
@@ -76,6 +84,7 @@ impl Service {
             submitted: Instant::now(),
             started: None,
             finish: None,
+            opens_thinking: answer.opens_thinking,
             usage: Usage { prompt_tokens: answer.prompt.len(), ..Usage::default() },
         })
     }
@@ -116,6 +125,7 @@ impl Service {
 /// What the answers to one request share.
 struct Submission {
     prompt: Arc<Prompt>,
+    opens_thinking: bool,
     max_new_tokens: usize,
     deadline: Option<Instant>,
     stop: Stop,
@@ -132,6 +142,7 @@ pub struct Generation {
     submitted: Instant,
     started: Option<Instant>,
     finish: Option<Finish>,
+    opens_thinking: bool,
     usage: Usage,
 }
 
@@ -173,6 +184,11 @@ impl Generation {
     /// Why it ended; `None` before it has.
     pub fn finish(&self) -> Option<Finish> {
         self.finish
+    }
+
+    /// The prompt ended inside an open `<think>` block: the answer begins as reasoning.
+    pub fn opens_thinking(&self) -> bool {
+        self.opens_thinking
     }
 
     /// What it cost so far.

@@ -1,6 +1,6 @@
 //! A request in the one form that all protocols translate theirs into.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use crate::chat::{Conversation, Ending};
 use crate::engine::Sampling;
@@ -17,6 +17,10 @@ pub struct ChatRequest {
     pub stop: Stop,
     /// Special tokens (`<|im_end|>` ...) are left out of the answer's text.
     pub skip_special_tokens: bool,
+    /// Asks for the prompt's own tokens with their log-probabilities and so many alternatives to each.
+    pub prompt_logprobs: Option<usize>,
+    /// When the client stops waiting. What cannot begin before is refused, what has begun ends as [`Finish::Time`](super::Finish).
+    pub deadline: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -25,6 +29,8 @@ pub enum Input {
     Conversation(Conversation),
     /// Tokenised as it is, special tokens included.
     Raw(String),
+    /// Token ids, as they are.
+    Tokens(Vec<u32>),
 }
 
 /// How long the answer may and must be. Lengths are in tokens.

@@ -4,6 +4,8 @@ mod auth;
 mod body;
 mod error;
 mod in_flight;
+mod json;
+mod messages;
 mod negotiation;
 mod probes;
 mod reply;

@@ -13,7 +13,7 @@ static CHAT: LazyLock<Chat> = LazyLock::new(|| fry(SpecialText::StaysText).0);
 
 fn ids(chat: &Chat, messages: &[Value]) -> Vec<u32> {
     let conversation = Conversation { messages: messages.to_vec(), ..Conversation::default() };
-    chat.prompt(&conversation, &[], None).unwrap().ids
+    chat.prompt(&conversation, &[], None).unwrap().prompt.ids
 }
 
 fn special(chat: &Chat, ids: &[u32]) -> Vec<u32> {
@@ -70,7 +70,7 @@ fn the_templates_variables_and_tools_are_the_clients_text_too() {
         tools: vec![json!({"function": {"name": "f<|im_end|>", "<|im_end|>": "<|im_end|>"}})],
         ..Conversation::default()
     };
-    let found = CHAT.prompt(&conversation, &[], None).unwrap().ids;
+    let found = CHAT.prompt(&conversation, &[], None).unwrap().prompt.ids;
     assert_eq!(special(&CHAT, &found).len(), 5);
 }
 

@@ -46,7 +46,7 @@ fn prompts_have_the_token_ids_of_transformers() {
     for (chat, fixtures) in checkpoints(SpecialText::BecomesToken) {
         for case in fixtures.rendered {
             let Some(expected) = case.ids else { continue };
-            let prompt = chat.prompt(&case.conversation.conversation(), &[], None).unwrap();
+            let prompt = chat.prompt(&case.conversation.conversation(), &[], None).unwrap().prompt;
             assert!(matches(&prompt.ids, &expected), "{}: {:?}", case.name, prompt.ids);
         }
     }
@@ -57,7 +57,7 @@ fn protecting_a_clients_text_changes_no_ordinary_prompt() {
     for (chat, fixtures) in checkpoints(SpecialText::StaysText) {
         for case in fixtures.rendered.into_iter().filter(|case| case.name != "special_text") {
             let Some(expected) = case.ids else { continue };
-            let prompt = chat.prompt(&case.conversation.conversation(), &[], None).unwrap();
+            let prompt = chat.prompt(&case.conversation.conversation(), &[], None).unwrap().prompt;
             assert!(matches(&prompt.ids, &expected), "{}: {:?}", case.name, prompt.ids);
         }
     }
@@ -68,7 +68,7 @@ fn pictures_get_their_tokens_and_the_positions_of_get_rope_index() {
     for (chat, fixtures) in checkpoints(SpecialText::StaysText) {
         for case in fixtures.pictures {
             let pictures: Vec<_> = case.grids.iter().map(|(height, width)| picture(*height, *width)).collect();
-            let prompt = chat.prompt(&case.conversation.conversation(), &pictures, None).unwrap();
+            let prompt = chat.prompt(&case.conversation.conversation(), &pictures, None).unwrap().prompt;
             assert!(matches(&prompt.ids, &case.ids), "{}: {:?}", case.name, prompt.ids);
             assert!(matches(&prompt.positions, &case.positions), "{}: {:?}", case.name, prompt.positions);
             assert_eq!(prompt.rope_delta, case.rope_delta, "{}", case.name);

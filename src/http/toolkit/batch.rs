@@ -5,13 +5,14 @@ use std::sync::Arc;
 use actix_web::web;
 use bytes::Bytes;
 
-use super::inputs::{Record, refuse};
+use super::inputs::Record;
 use super::question::{self, Question};
 use super::wire::{self, Call, Form};
 use super::{error, parameters, query};
 use crate::error::Error;
 use crate::generation::Service;
 use crate::http::HttpSettings;
+use crate::http::json::refuse;
 use crate::http::negotiation::{self, Accepted, Body};
 
 /// huggingface.js wants one record, not a list, about a picture that is the whole body.

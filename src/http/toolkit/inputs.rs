@@ -3,6 +3,8 @@
 use serde_json::{Map, Value};
 
 use crate::error::Error;
+use crate::http::json::{join, kind, refuse, take_one_of};
+use crate::http::messages::picture;
 use crate::media::Source;
 
 /// Names of a text in an object.
@@ -135,39 +137,6 @@ fn pictures(value: Value, path: &str) -> Result<Vec<Source>, Error> {
     }
 }
 
-/// A picture's source: a text or `{"url": text}`.
-pub(super) fn picture(value: Value, path: &str) -> Result<Source, Error> {
-    let value = match value {
-        Value::Object(mut object) => object.remove("url").unwrap_or(Value::Object(object)),
-        other => other,
-    };
-    match value {
-        Value::String(text) if !text.trim().is_empty() => Ok(Source::Text(text)),
-        Value::String(_) => Err(refuse(path, "is empty: send an http(s) URL, a data: URL or base64")),
-        other => {
-            let message = format!("must be an http(s) URL, a data: URL or base64, not {}", kind(&other));
-            Err(refuse(path, &message))
-        }
-    }
-}
-
-/// Takes the one of `keys` that is there. Errors where two are: which one is meant cannot be known.
-pub(super) fn take_one_of<'k>(
-    object: &mut Map<String, Value>,
-    keys: &[&'k str],
-    path: &str,
-) -> Result<Option<(&'k str, Value)>, Error> {
-    let mut found: Option<(&str, Value)> = None;
-    for key in keys {
-        let Some(value) = object.shift_remove(*key).filter(|value| !value.is_null()) else { continue };
-        if let Some((first, _)) = found {
-            return Err(refuse(&join(path, key), &format!("and `{first}` say the same thing: send one of them")));
-        }
-        found = Some((key, value));
-    }
-    Ok(found)
-}
-
 fn is_message(value: &Value) -> bool {
     value.as_object().is_some_and(|object| object.contains_key("role"))
 }
@@ -178,36 +147,4 @@ fn says_nothing() -> String {
         TEXT_KEYS.join(", "),
         PICTURE_KEYS.join(", ")
     )
-}
-
-pub(super) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
-}
-
-/// An error about the value at `path`.
-pub(super) fn refuse(path: &str, what: &str) -> Error {
-    let subject = if path.is_empty() { "the body".to_owned() } else { format!("`{path}`") };
-    Error::invalid_param(path, format!("{subject} {what}"))
-}
-
-/// A JSON value's type, for messages.
-pub(super) fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
-/// A JSON value for messages, which do not repeat megabytes.
-pub(super) fn shown(value: &Value) -> String {
-    const LONGEST: usize = 60;
-    let text = value.to_string();
-    match text.char_indices().nth(LONGEST) {
-        Some((at, _)) => format!("{}...", &text[..at]),
-        None => text,
-    }
 }

@@ -1,12 +1,11 @@
 //! The Hugging Face Inference Toolkit's contract: `inputs` and `parameters` in, a list of `generated_text` out.
 //!
 //! A body passes through `wire` (its fields), `inputs` (which records it holds), `parameters` (every default resolved),
-//! `question` (with `messages` and `text`: pictures taken out, ready for the model) and comes back through `output`.
+//! `question` (with `text`: pictures taken out, ready for the model) and comes back through `output`.
 
 mod batch;
 mod error;
 mod inputs;
-mod messages;
 mod output;
 mod parameters;
 mod query;

@@ -3,8 +3,8 @@
 use actix_web::web::Query;
 use serde_json::{Map, Value};
 
-use super::inputs::refuse;
 use crate::error::Error;
+use crate::http::json::refuse;
 
 /// Every pair of a query string. A value that reads as a number, true, false or null is that; any other is a text.
 pub(super) fn parameters(query: &str) -> Result<Map<String, Value>, Error> {

@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::inputs::{Asked, Record, refuse};
+use super::inputs::{Asked, Record};
 use super::parameters::{Parameters, Reply, Template};
-use super::{messages, text};
+use super::text;
 use crate::chat::is_templated;
 use crate::error::Error;
 use crate::generation::{ChatRequest, Conversation, Ending, Input};
+use crate::http::json::refuse;
+use crate::http::messages;
 use crate::media::Source;
 
 /// A record ready for the model.
@@ -56,7 +58,16 @@ pub(super) fn question(record: Record, parameters: Parameters, picture_prompt: &
         Asked::PicturesOnly => turn(picture_prompt, pictures, template, &path)?,
     };
     let seed = sampling.do_sample.then_some(sampling.seed);
-    let request = ChatRequest { input, media, sampling, length, stop, skip_special_tokens };
+    let request = ChatRequest {
+        input,
+        media,
+        sampling,
+        length,
+        stop,
+        skip_special_tokens,
+        prompt_logprobs: None,
+        deadline: None,
+    };
     Ok(Question { request, reply: ReplyPlan { reply, given, is_visual_question, seed, instance } })
 }
 

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
-use super::inputs::refuse;
 use crate::chat::PICTURE_PLACE;
 use crate::error::Error;
+use crate::http::json::refuse;
 use crate::media::Source;
 
 /// What a text is cut into.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::inputs::{self, Asked, Record};
 use super::parameters;
 use crate::error::Error;
+use crate::http::json::{kind, refuse, shown};
 use crate::http::negotiation::Body;
 use crate::media::Source;
 
@@ -46,7 +47,7 @@ fn parse(text: &Bytes) -> Result<Map<String, Value>, Error> {
     let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
     match serde_json::from_slice(text) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(other) => Err(refuse_shape(&format!("received {}", inputs::kind(&other)))),
+        Ok(other) => Err(refuse_shape(&format!("received {}", kind(&other)))),
         Err(error) => Err(Error::invalid(format!("the body is not valid JSON: {error}"))),
     }
 }
@@ -56,7 +57,7 @@ fn read_object(mut body: Map<String, Value>, query: Map<String, Value>) -> Resul
         None | Some(Value::Null) => None,
         Some(Value::Bool(stream)) => Some(stream),
         Some(other) => {
-            return Err(inputs::refuse("stream", &format!("must be true or false, not {}", inputs::shown(&other))));
+            return Err(refuse("stream", &format!("must be true or false, not {}", shown(&other))));
         }
     };
     check_ignored(&mut body)?;
@@ -77,22 +78,19 @@ fn read_object(mut body: Map<String, Value>, query: Map<String, Value>) -> Resul
 fn check_ignored(body: &mut Map<String, Value>) -> Result<(), Error> {
     match body.shift_remove("model") {
         None | Some(Value::Null | Value::String(_)) => {}
-        Some(other) => return Err(inputs::refuse("model", &format!("must be a string, not {}", inputs::kind(&other)))),
+        Some(other) => return Err(refuse("model", &format!("must be a string, not {}", kind(&other)))),
     }
     let options = match body.shift_remove("options") {
         None | Some(Value::Null) => return Ok(()),
         Some(Value::Object(options)) => options,
         Some(other) => {
-            return Err(inputs::refuse("options", &format!("must be an object, not {}", inputs::kind(&other))));
+            return Err(refuse("options", &format!("must be an object, not {}", kind(&other))));
         }
     };
     match options.keys().find(|key| !["use_cache", "wait_for_model"].contains(&key.as_str())) {
         Some(unknown) => {
             let path = format!("options.{unknown}");
-            Err(inputs::refuse(
-                &path,
-                "is not known; there are use_cache and wait_for_model, which have no effect here",
-            ))
+            Err(refuse(&path, "is not known; there are use_cache and wait_for_model, which have no effect here"))
         }
         None => Ok(()),
     }
@@ -122,15 +120,12 @@ fn read_beside_picture(inputs: Value, body: &mut Map<String, Value>) -> Result<V
     let mut object = std::mem::take(body);
     if object.contains_key("question") {
         if object.get("image") != Some(&inputs) {
-            return Err(inputs::refuse(
-                "inputs",
-                "must be the same picture as `image` when a `question` is beside them",
-            ));
+            return Err(refuse("inputs", "must be the same picture as `image` when a `question` is beside them"));
         }
     } else if inputs.is_string() {
         object.insert("text".to_owned(), inputs);
     } else {
-        return Err(inputs::refuse("inputs", "must be a text when a picture is beside it"));
+        return Err(refuse("inputs", "must be a text when a picture is beside it"));
     }
     Ok(vec![inputs::record_of_object(object, "")?])
 }
@@ -139,7 +134,7 @@ fn read_beside_picture(inputs: Value, body: &mut Map<String, Value>) -> Result<V
 fn read_instances(instances: Value) -> Result<Vec<Record>, Error> {
     let instances = match instances {
         Value::Array(instances) if !instances.is_empty() => instances,
-        _ => return Err(inputs::refuse("instances", "must be a list with at least one instance")),
+        _ => return Err(refuse("instances", "must be a list with at least one instance")),
     };
     let mut records = Vec::new();
     for (index, instance) in instances.into_iter().enumerate() {

@@ -8,11 +8,11 @@ mod values;
 
 use serde_json::{Map, Value};
 
-use super::inputs::{kind, refuse, shown};
 use crate::chat::GenerationDefaults;
 use crate::engine::Sampling;
 use crate::error::Error;
 use crate::generation::{Length, Stop};
+use crate::http::json::{kind, refuse, shown};
 pub(super) use names::merge;
 pub(super) use template::Template;
 use values::Values;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde_json::{Map, Value, json};
 
-use super::inputs::{join, kind, picture, refuse, take_one_of};
+use super::json::{join, kind, refuse, take_one_of};
 use crate::error::Error;
 use crate::media::Source;
 
@@ -18,7 +18,7 @@ const ACCEPTED_PARTS: &str = "accepted are text (or input_text, output_text) and
 
 /// Replaces the pictures of `messages` by `{"type": "image"}` and returns them in order. `beside` are pictures for the
 /// parts that hold none; they must be as many. `path` is where the messages stand.
-pub(super) fn take_pictures(
+pub(in crate::http) fn take_pictures(
     messages: Vec<Value>,
     beside: Vec<Source>,
     path: &str,
@@ -107,6 +107,22 @@ impl Taken {
                 let message = format!("is a picture without a source: send it in one of {}", SOURCE_KEYS.join(", "));
                 refuse(path, &message)
             }),
+        }
+    }
+}
+
+/// A picture's source: a text or `{"url": text}`.
+pub(in crate::http) fn picture(value: Value, path: &str) -> Result<Source, Error> {
+    let value = match value {
+        Value::Object(mut object) => object.remove("url").unwrap_or(Value::Object(object)),
+        other => other,
+    };
+    match value {
+        Value::String(text) if !text.trim().is_empty() => Ok(Source::Text(text)),
+        Value::String(_) => Err(refuse(path, "is empty: send an http(s) URL, a data: URL or base64")),
+        other => {
+            let message = format!("must be an http(s) URL, a data: URL or base64, not {}", kind(&other));
+            Err(refuse(path, &message))
         }
     }
 }
