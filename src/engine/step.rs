@@ -87,4 +87,19 @@ pub struct Sampled {
 /// step's sequences only.
 pub trait ModelRunner {
     fn run(&mut self, step: &Step) -> Outputs;
+
+    /// What is held for sequences, asked when there should be none.
+    fn held(&self) -> Held {
+        Held::default()
+    }
+}
+
+/// What a runner holds for sequences that have begun and were not released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    pub sequences: usize,
+    /// Tokens whose keys and values there is memory for.
+    pub kv_tokens: usize,
+    /// Embeddings of pictures that were not consumed.
+    pub pictures: usize,
 }

@@ -5,12 +5,14 @@ mod request;
 mod stop_strings;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout_at;
 
 use crate::chat::{Chat, ChatPrompt, Decoder, GenerationDefaults};
-use crate::engine::{self, Ended, Engine, Event, Health, Prompt, Sampled, Sampling, TokenStream};
+use crate::engine::{self, Ended, Engine, Event, Health, MemoryPlan, Prompt, Sampled, Sampling, TokenStream};
 use crate::error::{Error, Unavailable};
-use crate::media::Media;
+use crate::media::{Media, Source};
 
 pub use answer::{Answer, Delta, Finish, Token, Usage};
 pub use request::{ChatRequest, Conversation, Ending, Input, Length, MaxLength, Stop};
@@ -22,11 +24,19 @@ pub struct Service {
     chat: Arc<Chat>,
     media: Arc<Media>,
     engine: Engine,
+    /// How long a whole answer may take; `None`: as long as it takes.
+    request_timeout: Option<Duration>,
 }
 
 impl Service {
     pub fn new(chat: Chat, media: Media, engine: Engine) -> Service {
-        Service { chat: Arc::new(chat), media: Arc::new(media), engine }
+        Service { chat: Arc::new(chat), media: Arc::new(media), engine, request_timeout: None }
+    }
+
+    /// The same service, which fails a whole answer that takes longer, counted from its arrival. A stream shows that it gets
+    /// on, and ends as its client likes.
+    pub fn with_request_timeout(self, request_timeout: Option<Duration>) -> Service {
+        Service { request_timeout, ..self }
     }
 
     /// Begins one answer. Dropping it cancels it.
@@ -37,10 +47,33 @@ impl Service {
 
     /// Begins `count` answers to the same request, which differ in their seed: the request's, and the numbers after it.
     pub async fn start_several(&self, request: ChatRequest, count: usize) -> Result<Vec<Generation>, Error> {
+        let arrived = Instant::now();
         self.check_ready()?; // before pictures are fetched for nobody
-        let pictures = self.media.pictures(&request.media).await?;
-        let (chat, input, truncate) = (self.chat.clone(), request.input, request.length.truncate);
-        let ChatPrompt { prompt, opens_thinking } = blocking(move || match &input {
+        let prepared = self.prepare(&request.media, request.input, request.length.truncate);
+        let ChatPrompt { prompt, opens_thinking } = before(request.deadline, prepared).await?;
+        let max_new_tokens = max_new_tokens(request.length.max, prompt.len(), self.engine.limits().max_model_len)?;
+        let mut sampling = request.sampling;
+        if let Some((at, _)) = &mut sampling.forced_eos {
+            *at = prompt.len() + max_new_tokens - 1;
+        }
+        let answer = Submission {
+            arrived,
+            prompt: Arc::new(prompt),
+            opens_thinking,
+            max_new_tokens,
+            deadline: request.deadline,
+            max_time: request.length.max_time,
+            stop: request.stop,
+            skip_special_tokens: request.skip_special_tokens,
+        };
+        (0..count).map(|index| self.submit(&answer, reseeded(&sampling, index))).collect()
+    }
+
+    /// Pictures fetched, the text rendered and tokenised.
+    async fn prepare(&self, media: &[Source], input: Input, truncate: Option<usize>) -> Result<ChatPrompt, Error> {
+        let pictures = self.media.pictures(media).await?;
+        let chat = self.chat.clone();
+        blocking(move || match &input {
             Input::Conversation(conversation) => chat.prompt(conversation, &pictures, truncate),
             Input::Raw(text) => {
                 let prompt = chat.raw_prompt(text, &pictures, truncate)?;
@@ -51,21 +84,7 @@ impl Service {
                 Ok(ChatPrompt { prompt, opens_thinking: false })
             }
         })
-        .await?;
-        let max_new_tokens = max_new_tokens(request.length.max, prompt.len(), self.engine.limits().max_model_len)?;
-        let mut sampling = request.sampling;
-        if let Some((at, _)) = &mut sampling.forced_eos {
-            *at = prompt.len() + max_new_tokens - 1;
-        }
-        let answer = Submission {
-            prompt: Arc::new(prompt),
-            opens_thinking,
-            max_new_tokens,
-            deadline: request.length.max_time.map(|time| Instant::now() + time),
-            stop: request.stop,
-            skip_special_tokens: request.skip_special_tokens,
-        };
-        (0..count).map(|index| self.submit(&answer, reseeded(&sampling, index))).collect()
+        .await
     }
 
     fn submit(&self, answer: &Submission, sampling: Sampling) -> Result<Generation, Error> {
@@ -75,12 +94,14 @@ impl Service {
             eos: answer.stop.eos.clone(),
             max_new_tokens: answer.max_new_tokens,
             deadline: answer.deadline,
+            max_time: answer.max_time,
         })?;
         Ok(Generation {
             events: Some(events),
             chat: self.chat.clone(),
             decoder: self.chat.decoder(answer.skip_special_tokens),
             stop: StopStrings::new(answer.stop.strings.clone(), answer.stop.keep_string),
+            expires: self.request_timeout.map(|timeout| answer.arrived + timeout),
             submitted: Instant::now(),
             started: None,
             finish: None,
@@ -111,6 +132,16 @@ impl Service {
         self.engine.num_running()
     }
 
+    /// What fits in the memory, and why; `None` where nobody planned.
+    pub fn memory_plan(&self) -> Option<&MemoryPlan> {
+        self.engine.memory_plan()
+    }
+
+    /// The engine, for whoever reports how it is.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// Token ids from 0 to this can be named in a request.
     pub fn vocab_size(&self) -> usize {
         self.chat.tokenizer().vocabulary().len()
@@ -124,10 +155,12 @@ impl Service {
 
 /// What the answers to one request share.
 struct Submission {
+    arrived: Instant,
     prompt: Arc<Prompt>,
     opens_thinking: bool,
     max_new_tokens: usize,
     deadline: Option<Instant>,
+    max_time: Option<Duration>,
     stop: Stop,
     skip_special_tokens: bool,
 }
@@ -139,6 +172,8 @@ pub struct Generation {
     chat: Arc<Chat>,
     decoder: Decoder,
     stop: StopStrings,
+    /// When a whole answer has taken too long.
+    expires: Option<Instant>,
     submitted: Instant,
     started: Option<Instant>,
     finish: Option<Finish>,
@@ -169,8 +204,12 @@ impl Generation {
         }
     }
 
-    /// All of it.
-    pub async fn collect(mut self) -> Result<Answer, Error> {
+    /// All of it, within the server's time limit for whole answers.
+    pub async fn collect(self) -> Result<Answer, Error> {
+        before(self.expires, self.collect_all()).await
+    }
+
+    async fn collect_all(mut self) -> Result<Answer, Error> {
         let (mut text, mut tokens) = (String::new(), Vec::new());
         while let Some(delta) = self.next().await {
             let delta = delta?;
@@ -261,6 +300,15 @@ fn max_new_tokens(max: MaxLength, prompt: usize, limit: usize) -> Result<usize, 
 
 fn reseeded(sampling: &Sampling, index: usize) -> Sampling {
     Sampling { seed: sampling.seed.wrapping_add(index as u64), ..sampling.clone() }
+}
+
+/// What `work` comes to, or [`Error::Timeout`] where it does not come to anything before `deadline`.
+async fn before<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let Some(deadline) = deadline else { return work.await };
+    timeout_at(deadline.into(), work).await.unwrap_or_else(|_| {
+        let message = "the request took longer than its time limit".to_owned();
+        Err(Error::Timeout(message))
+    })
 }
 
 /// Runs `work` off the async threads.

@@ -125,6 +125,7 @@ impl ModelSettings {
             max_queue: self.engine.max_queue as usize,
             prefill_chunk: self.engine.prefill_chunk as usize,
             max_model_len,
+            max_kv_tokens: 1 << 40,
         }
     }
 }

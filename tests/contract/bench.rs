@@ -64,7 +64,7 @@ pub fn settings() -> HttpSettings {
 }
 
 pub fn limits() -> EngineLimits {
-    EngineLimits { max_batch_size: 4, max_queue: 16, prefill_chunk: 4096, max_model_len: 2000 }
+    EngineLimits { max_batch_size: 4, max_queue: 16, prefill_chunk: 4096, max_model_len: 2000, max_kv_tokens: 8000 }
 }
 
 fn checkpoint() -> Checkpoint {
