@@ -1,4 +1,4 @@
-//! The command line: serve, generate.
+//! The command line: serve, generate, plan.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use sardine::engine::Sampling;
 use sardine::generation::{ChatRequest, Conversation, Ending, Input, Length, MaxLength, Service, Stop};
 use sardine::media::Source;
-use sardine::settings::{Cli, Command, GenerateSettings, ServeSettings};
+use sardine::settings::{Cli, Command, GenerateSettings, PlanSettings, ServeSettings};
 use sardine::{http, start, telemetry};
 use serde_json::json;
 
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::read().command {
         Command::Serve(settings) => run(serve(*settings)),
         Command::Generate(settings) => run(generate(*settings)),
+        Command::Plan(settings) => run(plan(*settings)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,7 +37,8 @@ async fn serve(settings: ServeSettings) -> Result<(), String> {
     telemetry::start(&settings.log, settings.log_format)?;
     let started = start::start(&settings.model).await?;
     let model = settings.served_model_name.clone().unwrap_or(started.model_name);
-    let server = http::serve(started.service, settings.http());
+    let service = started.service.with_request_timeout(settings.request_timeout());
+    let server = http::serve(service, settings.http());
     tokio::pin!(server);
     tokio::select! {
         ended = &mut server => ended,
@@ -68,6 +70,19 @@ async fn generate(settings: GenerateSettings) -> Result<(), String> {
             .map_err(|error| format!("standard output: {error}"))?;
     }
     writeln!(out).map_err(|error| format!("standard output: {error}"))
+}
+
+/// What would be served within the memory there is.
+async fn plan(settings: PlanSettings) -> Result<(), String> {
+    telemetry::start("warn", telemetry::LogFormat::Text)?;
+    let plan = start::plan(&settings.model).await?;
+    if settings.json {
+        println!("{}", serde_json::to_string_pretty(&plan).map_err(|error| error.to_string())?);
+        return Ok(());
+    }
+    println!("{}", plan.table());
+    plan.clamped().iter().for_each(|clamped| println!("{clamped}"));
+    Ok(())
 }
 
 /// One user turn: the pictures, then the prompt.

@@ -67,8 +67,10 @@ pub struct MemoryPlan {
     pub max_kv_tokens: usize,
 }
 
-/// The context that is offered unasked, where memory for one such sequence is there: more than most requests need.
-const DEFAULT_MODEL_LEN: usize = 32_768;
+/// The context that is offered unasked although not all sequences can have it at once: more than most requests need.
+const USUAL_MODEL_LEN: usize = 32_768;
+/// Below this context, fewer sequences at once are better than a shorter one.
+const SHORT_MODEL_LEN: usize = 4096;
 /// The least that is offered, whatever the memory: a server that answers short questions beats none.
 const LEAST_MODEL_LEN: usize = 256;
 /// A context that the plan chooses is a multiple of this.
@@ -78,9 +80,9 @@ impl MemoryPlan {
     /// What of `wanted` fits in `available_bytes` on `device`.
     ///
     /// A context that was asked for is kept as long as one sequence of it fits: first fewer sequences run at once, then the
-    /// context shrinks. One that was not asked for is as long as all sequences can have at once, but no shorter than 32768
-    /// where one such sequence fits, and no longer than the model was made for. Keys and values share what is left, so a
-    /// plan for a context of 32768 may run many short sequences and few long ones.
+    /// context shrinks. One that was not asked for is as long as all sequences can have at once, or where that is less than
+    /// 32768, as one of them can have beside the others' states, up to 32768. Keys and values share what is left: such a
+    /// plan runs many short sequences at once, or few long ones.
     pub fn new(costs: &Costs, wanted: Wanted, device: String, available_bytes: Option<u64>) -> MemoryPlan {
         let memory = Memory { costs, bytes: available_bytes };
         let wished = wanted.max_model_len.unwrap_or_else(|| memory.default_len(wanted)).min(wanted.trained_len);
@@ -155,7 +157,7 @@ impl MemoryPlan {
             (
                 "states",
                 in_units(self.sequences_bytes),
-                each(self.bytes_per_sequence, &format!("{} sequences", self.max_batch_size)),
+                each(self.bytes_per_sequence, &count(self.max_batch_size, "sequence")),
             ),
             (
                 "keys, values",
@@ -203,13 +205,14 @@ impl Memory<'_> {
 
     /// The context where none was asked for.
     fn default_len(&self, wanted: Wanted) -> usize {
-        let least = wanted.trained_len.min(DEFAULT_MODEL_LEN);
+        let usual = wanted.trained_len.min(USUAL_MODEL_LEN);
         if self.bytes.is_none() {
-            return least;
+            return usual;
         }
         let batch = wanted.max_batch_size;
         let for_all = longest(wanted.trained_len, |len| self.kv_tokens(batch, len) >= batch.saturating_mul(len));
-        for_all.max(least)
+        let for_one = longest(usual, |len| self.fits(batch, len));
+        for_all.max(for_one).max(SHORT_MODEL_LEN)
     }
 }
 
@@ -224,6 +227,11 @@ fn longest(most: usize, fits: impl Fn(usize) -> bool) -> usize {
         if fits(middle * GRAIN) { fitting = middle } else { failing = middle }
     }
     fitting * GRAIN
+}
+
+/// "1 sequence", "8 sequences"
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// "8.5 GiB"
@@ -282,6 +290,16 @@ mod tests {
         assert_eq!((plan.max_batch_size, plan.max_model_len), (8, 32_768));
         assert!((32_768..8 * 32_768).contains(&plan.max_kv_tokens), "{}", plan.max_kv_tokens);
         assert!(plan.planned_bytes <= 14 * GIB && plan.planned_bytes > 14 * GIB - MIB);
+    }
+
+    #[test]
+    fn a_context_that_was_not_asked_for_yields_before_sequences_do_until_it_is_short() {
+        let plan = |room| plan(wanted(None), COSTS.weights + COSTS.step + 8 * COSTS.per_sequence + room);
+        let (some, little) = (plan(2 * GIB), plan(300 * MIB));
+        assert_eq!(some.max_batch_size, 8);
+        assert!((4096..32_768).contains(&some.max_model_len), "{some:?}");
+        assert_eq!(little.max_model_len, 4096);
+        assert!(little.max_batch_size < 8 && little.lacking_bytes() == 0, "{little:?}");
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub struct HttpSettings {
     pub vertex: Option<VertexRoutes>,
     /// How long requests in flight may still take once the process was told to end.
     pub shutdown_grace: Duration,
+    /// How long a stream waits for its first token before it sends its status line: platforms count requests without a status
+    /// to see that they must scale up, and proxies give up on those that stay silent.
+    pub status_hold: Duration,
 }
 
 /// Where Vertex AI wants its two routes (`AIP_HEALTH_ROUTE`, `AIP_PREDICT_ROUTE`).

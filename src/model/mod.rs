@@ -34,6 +34,7 @@ use tch::Kind;
 use crate::checkpoint::Checkpoint;
 
 pub use config::{Config, Dtype, LayerType, Rope, TextConfig, VisionConfig};
+pub use cuda::{Place, find_place};
 pub use footprint::{Largest, costs};
 pub use options::{DeviceChoice, DtypeChoice, LoadOptions};
 pub use runner::{Observer, QwenRunner};

@@ -3,6 +3,7 @@
 mod http;
 mod media;
 mod model;
+mod units;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -24,6 +25,17 @@ pub enum Command {
     Serve(Box<ServeSettings>),
     /// Answer one prompt on the terminal.
     Generate(Box<GenerateSettings>),
+    /// Say what would be served within the memory there is, without loading the model.
+    Plan(Box<PlanSettings>),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct PlanSettings {
+    #[command(flatten)]
+    pub model: ModelSettings,
+    /// As JSON, for programs.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Clone, Args)]

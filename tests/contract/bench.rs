@@ -60,6 +60,7 @@ pub fn settings() -> HttpSettings {
         base_path: None,
         vertex: None,
         shutdown_grace: Duration::from_secs(5),
+        status_hold: Duration::from_secs(10),
     }
 }
 

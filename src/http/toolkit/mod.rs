@@ -59,7 +59,7 @@ async fn respond(
         response.insert_header(("x-warning", warnings.join("; ")));
     }
     match wanted {
-        Wanted::Streamed(question) => stream::respond(response, service, *question).await,
+        Wanted::Streamed(question) => stream::respond(response, service, *question, settings.status_hold).await,
         Wanted::Whole { questions, form } => {
             let answered = ask_all(service, questions).await?;
             let usages: Vec<_> = answered.iter().flat_map(|(_, answers)| answers).map(|answer| answer.usage).collect();
