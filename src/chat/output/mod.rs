@@ -35,6 +35,8 @@
 mod call;
 mod cast;
 mod pieces;
+#[cfg(test)]
+mod properties;
 mod prose;
 mod schema;
 mod tags;
