@@ -35,8 +35,9 @@ fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> 
 async fn serve(settings: ServeSettings) -> Result<(), String> {
     telemetry::start(&settings.log, settings.log_format)?;
     let started = start::start(&settings.model).await?;
-    let model = settings.served_model_name.clone().unwrap_or(started.model_name);
-    let server = http::serve(started.service, settings.http());
+    let http_settings = settings.http(&started.model_name);
+    let model = http_settings.model_name.clone();
+    let server = http::serve(started.service, http_settings);
     tokio::pin!(server);
     tokio::select! {
         ended = &mut server => ended,

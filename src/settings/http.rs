@@ -18,7 +18,7 @@ pub struct ServeSettings {
     pub host: String,
     #[arg(long, env = "SARDINE_PORT", default_value_t = 8080)]
     pub port: u16,
-    /// The name by which the model is known, in the logs for now. Default: the hub id, or the folder.
+    /// The name by which clients see the model. Default: the hub id, or the folder.
     #[arg(long, env = "SARDINE_SERVED_MODEL_NAME", value_name = "NAME")]
     pub served_model_name: Option<String>,
     #[command(flatten)]
@@ -65,10 +65,14 @@ pub struct HttpFlags {
 }
 
 impl ServeSettings {
-    pub fn http(&self) -> HttpSettings {
+    /// `model_name`: what clients see, where the settings give no other.
+    pub fn http(&self, model_name: &str) -> HttpSettings {
+        let model_name = self.served_model_name.as_deref().unwrap_or(model_name);
         let http = &self.http;
         let is_vertex = http.aip_mode.as_deref() == Some("PREDICTION");
         HttpSettings {
+            model_name: model_name.to_owned(),
+            status_hold: Duration::from_secs(10),
             host: self.host.clone(),
             port: self.port,
             max_body_bytes: http.max_body_bytes,

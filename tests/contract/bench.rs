@@ -50,6 +50,8 @@ impl Reply {
 
 pub fn settings() -> HttpSettings {
     HttpSettings {
+        model_name: "the-model".to_owned(),
+        status_hold: Duration::from_secs(10),
         host: "127.0.0.1".to_owned(),
         port: 0,
         max_body_bytes: 1 << 20,
