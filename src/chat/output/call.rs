@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::cast;
 use super::pieces::Pieces;
 use super::schema::Parameters;
 use super::tags::{self, Front};
@@ -112,10 +113,11 @@ impl Call {
     }
 
     fn begin_value(&mut self, key: &str) {
-        let is_first = self.keys.is_empty();
-        let is_new = self.keys.insert(key.to_owned());
+        let comma = if self.keys.is_empty() { "" } else { "," };
+        let prefix = format!("{comma}{}:", cast::string(key));
         let kinds = self.parameters.as_ref().map(|parameters| parameters.kinds(key)).unwrap_or_default();
-        self.place = Place::BeforeValue(is_new.then(|| Value::new(key, is_first, kinds)));
+        let is_new = self.keys.insert(key.to_owned());
+        self.place = Place::BeforeValue(is_new.then(|| Value::new(prefix, kinds)));
     }
 
     fn write(&mut self, text: &str, pieces: &mut Pieces) {

@@ -122,7 +122,7 @@ impl Kinds {
         self.0.extend(kind.filter(|kind| !self.0.contains(kind)));
     }
 
-    /// Everything is a string, so a null behind it would never be tried; but who allows null means `null` by it.
+    /// Any text is a string, so a null behind it would never be tried; but where null is allowed, `null` means it.
     fn put_null_before_string(&mut self) {
         let place = |kind| self.0.iter().position(|other| *other == kind);
         if let (Some(string), Some(null)) = (place(Kind::String), place(Kind::Null))

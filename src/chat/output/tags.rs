@@ -43,11 +43,12 @@ impl<T> Front<T> {
         }
     }
 
-    /// The same, behind `length` more bytes.
-    fn behind(self, more: usize) -> Front<T> {
+    /// What `rest` makes of the text behind this tag, which begins after so many bytes. Both together are one tag.
+    fn then<U>(self, rest: impl FnOnce(usize) -> Front<U>) -> Front<U> {
         match self {
-            Front::Tag(tag, length) => Front::Tag(tag, more + length),
-            front => front,
+            Front::Tag(_, length) => rest(length),
+            Front::Unclear => Front::Unclear,
+            Front::Other => Front::Other,
         }
     }
 }
@@ -75,21 +76,27 @@ pub fn parameter(text: &str) -> Front<&str> {
 
 /// `<tool_call>` and `<function=NAME>`, with the function's name.
 pub fn call(text: &str) -> Front<&str> {
-    let Front::Tag((), opened) = fixed(text, TOOL_CALL) else { return fixed(text, TOOL_CALL).map(|()| "") };
-    let inside = text[opened..].trim_ascii_start();
-    let before = text.len() - inside.len();
-    if before - opened > MAX_SPACE_BYTES { Front::Other } else { function(inside).behind(before) }
+    fixed(text, TOOL_CALL).then(|opened| {
+        let inside = text[opened..].trim_ascii_start();
+        let before = text.len() - inside.len();
+        match function(inside) {
+            _ if before - opened > MAX_SPACE_BYTES => Front::Other,
+            Front::Tag(name, length) => Front::Tag(name, before + length),
+            unclear_or_other => unclear_or_other,
+        }
+    })
 }
 
 /// `OPEN` NAME `>`, where `is_allowed` says which characters a name has, and `<` and `>` are never among them.
 fn named<'t>(text: &'t str, open: &str, is_allowed: fn(char) -> bool) -> Front<&'t str> {
-    let Front::Tag((), opened) = fixed(text, open) else { return fixed(text, open).map(|()| "") };
-    let rest = &text[opened..];
-    let end = rest.find(|c| matches!(c, '<' | '>') || !is_allowed(c));
-    match end {
-        _ if end.unwrap_or(rest.len()) > MAX_NAME_BYTES => Front::Other,
-        None => Front::Unclear,
-        Some(end) if end > 0 && rest[end..].starts_with('>') => Front::Tag(&rest[..end], opened + end + 1),
-        Some(_) => Front::Other,
-    }
+    fixed(text, open).then(|opened| {
+        let rest = &text[opened..];
+        let end = rest.find(|c| matches!(c, '<' | '>') || !is_allowed(c));
+        match end {
+            _ if end.unwrap_or(rest.len()) > MAX_NAME_BYTES => Front::Other,
+            None => Front::Unclear,
+            Some(end) if end > 0 && rest[end..].starts_with('>') => Front::Tag(&rest[..end], opened + end + 1),
+            Some(_) => Front::Other,
+        }
+    })
 }

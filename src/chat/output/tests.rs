@@ -104,6 +104,7 @@ fn casts(key: &str, text: &str, expected: &str) {
 #[test]
 fn text_is_content() {
     answers("", &[]);
+    answers("\n", &[content("\n")]);
     answers("Hello!", &[content("Hello!")]);
     answers("  indented\n\nand so on \n", &[content("  indented\n\nand so on \n")]);
     answers("a < b, <b>bold</b>, Vec<f32>, <", &[content("a < b, <b>bold</b>, Vec<f32>, <")]);
@@ -115,6 +116,7 @@ fn reasoning_ends_with_its_tag() {
     thinks("\n\nLet me\n\nsee.</think>Hello!", &[reasoning("Let me\n\nsee."), content("Hello!")]);
     thinks("\n</think>\n\n    let x;", &[content("    let x;")]);
     thinks("Let me see.\n</think>\n\n", &[reasoning("Let me see.")]);
+    thinks("\n", &[]);
 }
 
 #[test]

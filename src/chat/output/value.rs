@@ -15,9 +15,7 @@ pub struct Value {
 }
 
 impl Value {
-    pub fn new(key: &str, is_first: bool, kinds: Kinds) -> Value {
-        let comma = if is_first { "" } else { "," };
-        let prefix = format!("{comma}{}:", cast::string(key));
+    pub fn new(prefix: String, kinds: Kinds) -> Value {
         Value { prefix, kinds, text: String::new(), in_string: false }
     }
 
