@@ -159,7 +159,7 @@ impl Engine {
         let Some(deadline) = request.deadline else { return Ok(()) };
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Error::Timeout("the client's deadline passed before the request was ready to run".to_owned()));
+            return Err(Error::missed_deadline());
         }
         let expected = self.shared.load().expected_wait();
         if expected > left {

@@ -67,8 +67,7 @@ impl Sequence {
     /// Ends at the client's deadline: with the text so far, if there is any.
     pub(super) fn end_late(&self) {
         if self.generated.is_empty() {
-            let message = "the client's deadline passed before the first token".to_owned();
-            self.fail(Error::Timeout(message));
+            self.fail(Error::missed_deadline());
         } else {
             self.send(Event::Finished(Ended::Deadline));
         }

@@ -18,6 +18,10 @@ pub use answer::{Answer, Delta, Finish, Token, Usage};
 pub use request::{ChatRequest, Conversation, Ending, Input, Length, MaxLength, Stop};
 use stop_strings::StopStrings;
 
+/// What a client reads whose whole answer did not come in time.
+const TOO_LONG: &str = "the answer took longer than this server lets whole answers take (--request-timeout-s, SARDINE_REQUEST_TIMEOUT_S); \
+     a stream has no such limit";
+
 /// Everything a request needs, shared by all handlers. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
@@ -50,7 +54,8 @@ impl Service {
         let arrived = Instant::now();
         self.check_ready()?; // before pictures are fetched for nobody
         let prepared = self.prepare(&request.media, request.input, request.length.truncate);
-        let ChatPrompt { prompt, opens_thinking } = before(request.deadline, prepared).await?;
+        let prepared = before(request.deadline, prepared).await.unwrap_or_else(|| Err(Error::missed_deadline()));
+        let ChatPrompt { prompt, opens_thinking } = prepared?;
         let max_new_tokens = max_new_tokens(request.length.max, prompt.len(), self.engine.limits().max_model_len)?;
         let mut sampling = request.sampling;
         if let Some((at, _)) = &mut sampling.forced_eos {
@@ -101,7 +106,8 @@ impl Service {
             chat: self.chat.clone(),
             decoder: self.chat.decoder(answer.skip_special_tokens),
             stop: StopStrings::new(answer.stop.strings.clone(), answer.stop.keep_string),
-            expires: self.request_timeout.map(|timeout| answer.arrived + timeout),
+            expires_if_whole: self.request_timeout.map(|timeout| answer.arrived + timeout),
+            expires: None,
             submitted: Instant::now(),
             started: None,
             finish: None,
@@ -147,6 +153,33 @@ impl Service {
         self.chat.tokenizer().vocabulary().len()
     }
 
+    /// Tokens of the longest sequence, prompt included.
+    pub fn max_model_len(&self) -> usize {
+        self.engine.limits().max_model_len
+    }
+
+    /// Token ids of a text, special tokens included.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.chat.encode(text)
+    }
+
+    /// The bytes that a token stands for: maybe a part of a character, none for an id without a token.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.chat.tokenizer().vocabulary().bytes(id)
+    }
+
+    /// The text of an input that is no conversation.
+    pub fn text_of(&self, input: &Input) -> Result<String, Error> {
+        match input {
+            Input::Raw(text) => Ok(text.clone()),
+            Input::Tokens(ids) => {
+                let bytes: Vec<u8> = ids.iter().flat_map(|id| self.token_bytes(*id)).copied().collect();
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            Input::Conversation(conversation) => self.chat.render(conversation),
+        }
+    }
+
     /// The checkpoint's own generation settings.
     pub fn defaults(&self) -> &GenerationDefaults {
         self.chat.defaults()
@@ -172,7 +205,9 @@ pub struct Generation {
     chat: Arc<Chat>,
     decoder: Decoder,
     stop: StopStrings,
-    /// When a whole answer has taken too long.
+    /// When it has taken too long, if it is wanted whole.
+    expires_if_whole: Option<Instant>,
+    /// When it has taken too long.
     expires: Option<Instant>,
     submitted: Instant,
     started: Option<Instant>,
@@ -185,9 +220,11 @@ impl Generation {
     /// The next piece; `None` after the last. An error ends the answer.
     pub async fn next(&mut self) -> Option<Result<Delta, Error>> {
         loop {
-            let event = match self.events.as_mut()?.recv().await {
-                Some(event) => event,
-                None => Event::Failed(Error::Unavailable(Unavailable::Unhealthy)),
+            let events = self.events.as_mut()?;
+            let event = match before(self.expires, events.recv()).await {
+                Some(Some(event)) => event,
+                Some(None) => Event::Failed(Error::Unavailable(Unavailable::Unhealthy)),
+                None => Event::Failed(Error::Timeout(TOO_LONG.to_owned())),
             };
             match event {
                 Event::Started => self.start_clock(),
@@ -204,20 +241,45 @@ impl Generation {
         }
     }
 
-    /// All of it, within the server's time limit for whole answers.
-    pub async fn collect(self) -> Result<Answer, Error> {
-        before(self.expires, self.collect_all()).await
+    /// Waits until the request has left the queue. An error ends the answer.
+    pub async fn admitted(&mut self) -> Result<(), Error> {
+        if self.started.is_some() {
+            return Ok(());
+        }
+        let Some(events) = &mut self.events else { return Ok(()) };
+        match events.recv().await {
+            Some(Event::Failed(error)) => {
+                self.events = None;
+                Err(error)
+            }
+            Some(Event::Started) => {
+                self.start_clock();
+                Ok(())
+            }
+            Some(_) => unreachable!("Invariant: a sequence begins with Started"),
+            None => {
+                self.events = None;
+                Err(Error::Unavailable(Unavailable::Unhealthy))
+            }
+        }
     }
 
-    async fn collect_all(mut self) -> Result<Answer, Error> {
+    /// The same answer, wanted whole: it fails where it takes longer than the server lets whole answers take.
+    pub fn whole(self) -> Generation {
+        Generation { expires: self.expires_if_whole, ..self }
+    }
+
+    /// All of it.
+    pub async fn collect(self) -> Result<Answer, Error> {
+        let mut generation = self.whole();
         let (mut text, mut tokens) = (String::new(), Vec::new());
-        while let Some(delta) = self.next().await {
+        while let Some(delta) = generation.next().await {
             let delta = delta?;
             text.push_str(&delta.text);
             tokens.extend(delta.tokens);
         }
-        let finish = self.finish.unwrap_or(Finish::Length);
-        Ok(Answer { text, tokens, finish, usage: self.usage })
+        let finish = generation.finish.unwrap_or(Finish::Length);
+        Ok(Answer { text, tokens, finish, usage: generation.usage })
     }
 
     /// Why it ended; `None` before it has.
@@ -302,13 +364,12 @@ fn reseeded(sampling: &Sampling, index: usize) -> Sampling {
     Sampling { seed: sampling.seed.wrapping_add(index as u64), ..sampling.clone() }
 }
 
-/// What `work` comes to, or [`Error::Timeout`] where it does not come to anything before `deadline`.
-async fn before<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let Some(deadline) = deadline else { return work.await };
-    timeout_at(deadline.into(), work).await.unwrap_or_else(|_| {
-        let message = "the request took longer than its time limit".to_owned();
-        Err(Error::Timeout(message))
-    })
+/// What `work` comes to; `None` where it has come to nothing by the deadline.
+async fn before<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline.into(), work).await.ok(),
+        None => Some(work.await),
+    }
 }
 
 /// Runs `work` off the async threads.

@@ -2,11 +2,13 @@
 
 mod auth;
 mod body;
+mod deadline;
 mod error;
 mod in_flight;
 mod json;
 mod messages;
 mod negotiation;
+mod openai;
 mod probes;
 mod reply;
 mod routes;
@@ -21,6 +23,8 @@ pub use server::{Server, serve};
 /// How the server listens and what it lets in.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
+    /// The name by which clients see the model.
+    pub model_name: String,
     pub host: String,
     /// 0: a free one. 80 without permission: 8080 instead.
     pub port: u16,
@@ -38,11 +42,10 @@ pub struct HttpSettings {
     pub base_path: Option<String>,
     /// Google Vertex AI's routes, beside all others.
     pub vertex: Option<VertexRoutes>,
+    /// A stream's status is sent once its request has left the queue, or after this.
+    pub status_hold: Duration,
     /// How long requests in flight may still take once the process was told to end.
     pub shutdown_grace: Duration,
-    /// How long a stream waits for its first token before it sends its status line: platforms count requests without a status
-    /// to see that they must scale up, and proxies give up on those that stay silent.
-    pub status_hold: Duration,
 }
 
 /// Where Vertex AI wants its two routes (`AIP_HEALTH_ROUTE`, `AIP_PREDICT_ROUTE`).

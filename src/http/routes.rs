@@ -4,14 +4,19 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 use serde_json::json;
 
-use super::{HttpSettings, error, probes, toolkit};
+use super::{HttpSettings, error, openai, probes, toolkit};
 use crate::error::Error;
 
 /// Every path, with what answers its GET and HEAD, and what answers its POST.
-const TABLE: [(&str, Option<Get>, Option<Post>); 7] = [
+const TABLE: [(&str, Option<Get>, Option<Post>); 12] = [
     ("/", Some(Get::Ready), Some(Post::Predict)),
     ("/predict", None, Some(Post::Predict)),
     ("/invocations", None, Some(Post::Predict)), // SageMaker's, as is /ping
+    ("/v1/chat/completions", None, Some(Post::ChatCompletions)),
+    ("/predict/v1/chat/completions", None, Some(Post::ChatCompletions)), // huggingface_hub's, where its URL ends in /predict
+    ("/v1/completions", None, Some(Post::Completions)),
+    ("/v1/models", Some(Get::Models), None),
+    ("/v1/models/{id:.+}", Some(Get::Model), None),
     ("/health", Some(Get::Ready), None),
     ("/ping", Some(Get::Ready), None),
     ("/health/live", Some(Get::Live), None),
@@ -23,11 +28,15 @@ enum Get {
     Ready,
     Live,
     Metrics,
+    Models,
+    Model,
 }
 
 #[derive(Clone, Copy)]
 enum Post {
     Predict,
+    ChatCompletions,
+    Completions,
 }
 
 /// One row of the table, with the settings' own paths.
@@ -94,11 +103,15 @@ impl Entry {
                 Some(Get::Ready) => resource.route(route.to(probes::ready)),
                 Some(Get::Live) => resource.route(route.to(probes::live)),
                 Some(Get::Metrics) => resource.route(route.to(probes::metrics)),
+                Some(Get::Models) => resource.route(route.to(openai::list_models)),
+                Some(Get::Model) => resource.route(route.to(openai::get_model)),
                 None => resource,
             };
         }
         resource = match self.post {
             Some(Post::Predict) => resource.route(web::post().to(toolkit::predict)),
+            Some(Post::ChatCompletions) => resource.route(web::post().to(openai::chat_completions)),
+            Some(Post::Completions) => resource.route(web::post().to(openai::completions)),
             None => resource,
         };
         let allowed = self.allowed();

@@ -18,7 +18,7 @@ pub struct ServeSettings {
     pub host: String,
     #[arg(long, env = "SARDINE_PORT", default_value_t = 8080)]
     pub port: u16,
-    /// The name by which the model is known, in the logs for now. Default: the hub id, or the folder.
+    /// The name by which clients see the model. Default: the hub id, or the folder.
     #[arg(long, env = "SARDINE_SERVED_MODEL_NAME", value_name = "NAME")]
     pub served_model_name: Option<String>,
     #[command(flatten)]
@@ -56,8 +56,8 @@ pub struct HttpFlags {
     /// How long requests in flight may still take after SIGTERM.
     #[arg(long, env = "SARDINE_SHUTDOWN_GRACE_S", default_value_t = 30, value_name = "S")]
     pub shutdown_grace_s: u64,
-    /// How long a stream waits for its first token before it sends its status line; platforms count requests without one to see
-    /// that they must scale up, and proxies give up on those that stay silent.
+    /// How long a stream may wait for its turn before its status line is sent all the same: platforms count requests without one
+    /// to see that they must scale up, and proxies give up on those that stay silent.
     #[arg(long, env = "SARDINE_STATUS_HOLD_MS", default_value_t = 10_000, value_name = "MS")]
     pub status_hold_ms: u64,
     /// How long an answer that is not streamed may take before it is a 504. Default: as long as it takes.
@@ -72,10 +72,13 @@ pub struct HttpFlags {
 }
 
 impl ServeSettings {
-    pub fn http(&self) -> HttpSettings {
+    /// `model_name`: what clients see, where the settings give no other.
+    pub fn http(&self, model_name: &str) -> HttpSettings {
+        let model_name = self.served_model_name.as_deref().unwrap_or(model_name);
         let http = &self.http;
         let is_vertex = http.aip_mode.as_deref() == Some("PREDICTION");
         HttpSettings {
+            model_name: model_name.to_owned(),
             host: self.host.clone(),
             port: self.port,
             max_body_bytes: http.max_body_bytes,

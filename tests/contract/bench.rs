@@ -50,6 +50,7 @@ impl Reply {
 
 pub fn settings() -> HttpSettings {
     HttpSettings {
+        model_name: "the-model".to_owned(),
         host: "127.0.0.1".to_owned(),
         port: 0,
         max_body_bytes: 1 << 20,
@@ -79,7 +80,15 @@ impl Bench {
     }
 
     pub async fn with(settings: HttpSettings, limits: EngineLimits) -> Bench {
-        let (bench, load) = Bench::loading(settings, limits);
+        Bench::ready(Bench::loading(settings, limits)).await
+    }
+
+    /// A server that gives whole answers so much time.
+    pub async fn with_request_timeout(timeout: Duration) -> Bench {
+        Bench::ready(Bench::build(settings(), limits(), Some(timeout))).await
+    }
+
+    async fn ready((bench, load): (Bench, mpsc::Sender<()>)) -> Bench {
         load.send(()).unwrap();
         bench.wait_until("the engine is ready", |bench| bench.service.health() == sardine::engine::Health::Ready).await;
         bench
@@ -87,6 +96,14 @@ impl Bench {
 
     /// A server whose model loads until the sender is used (or dropped: then the load fails).
     pub fn loading(settings: HttpSettings, limits: EngineLimits) -> (Bench, mpsc::Sender<()>) {
+        Bench::build(settings, limits, None)
+    }
+
+    fn build(
+        settings: HttpSettings,
+        limits: EngineLimits,
+        request_timeout: Option<Duration>,
+    ) -> (Bench, mpsc::Sender<()>) {
         let chat = || Chat::load(&checkpoint(), SpecialText::StaysText).unwrap();
         let answer = [chat().encode(ANSWER).unwrap(), vec![chat().defaults().eos_token_id[0]]].concat();
         let script = Script::new(Mode::Answer(answer));
@@ -97,7 +114,7 @@ impl Bench {
             Err(_) => Err("the test wants no model".to_owned()),
         });
         let media = Media::start(&checkpoint(), MediaLimits::default()).unwrap();
-        let service = Service::new(chat(), media, engine);
+        let service = Service::new(chat(), media, engine).with_request_timeout(request_timeout);
         let (address, shutdown, server) = serve(service.clone(), settings);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let (shutdown, server) = (Some(shutdown), Some(server));
