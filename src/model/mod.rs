@@ -16,6 +16,7 @@ mod decoder;
 mod delta_net;
 pub mod delta_rule;
 mod inventory;
+mod kernels;
 mod layers;
 mod options;
 mod packing;
