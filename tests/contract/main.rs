@@ -8,6 +8,7 @@ mod negotiation;
 mod parameters;
 mod pictures;
 mod probes;
+mod prompt_tokens;
 mod replies;
 mod script;
 mod streams;

@@ -9,4 +9,5 @@ mod fixtures;
 mod float32;
 mod loading;
 mod oracle;
+mod scoring;
 mod speed;
