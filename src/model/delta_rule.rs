@@ -68,29 +68,35 @@ const CHUNK: i64 = 64;
 /// Chunks that are prepared together: more would not stay in the CPU's caches.
 const CHUNKS_AT_ONCE: i64 = 4;
 
-/// Runs the rule over `inputs`, from `state` [heads, key_dim, value_dim], which it leaves as it is after the last token.
-/// Returns [tokens, heads, value_dim].
+/// Runs the rule over a sequence's tokens, from `state` [heads, key_dim, value_dim], which it leaves as it is after the last
+/// of them. Returns [tokens, heads, value_dim].
 pub fn gated_delta_rule(inputs: &DeltaInputs, state: &mut Tensor) -> Tensor {
     if inputs.num_tokens() <= FEW_TOKENS { recurrent(inputs, state) } else { chunked(inputs, state) }
 }
 
-/// Token by token:
+/// Token by token.
+pub fn recurrent(inputs: &DeltaInputs, state: &mut Tensor) -> Tensor {
+    let mut state = state.unsqueeze(0);
+    let outputs = (0..inputs.num_tokens()).map(|token| one_each(&inputs.narrow(token, 1), &mut state));
+    Tensor::cat(&outputs.collect::<Vec<_>>(), 0)
+}
+
+/// One token of each of some sequences, whose `states` are [sequences, heads, key_dim, value_dim]:
 /// ```text
 /// S = S * exp(decay);  S += k (beta * (v - S^T k))^T;  o = S^T q
 /// ```
-pub fn recurrent(inputs: &DeltaInputs, state: &mut Tensor) -> Tensor {
-    let outputs = (0..inputs.num_tokens()).map(|token| {
-        let x = inputs.narrow(token, 1);
-        let row = |x: &Tensor| x.transpose(0, 1); // [heads, 1, dim]
-        let (q, k, v) = (row(&x.q), row(&x.k), row(&x.v));
-        let each_head = |x: &Tensor| x.view([-1, 1, 1]);
+/// Returns [sequences, heads, value_dim]. What a sequence gets does not depend on the others: every head is a matrix of its
+/// own in a batch of them.
+pub fn one_each(inputs: &DeltaInputs, states: &mut Tensor) -> Tensor {
+    let row = |x: &Tensor| x.flatten(0, 1).unsqueeze(1); // [matrices, 1, dim]
+    let (q, k, v) = (row(&inputs.q), row(&inputs.k), row(&inputs.v));
+    let each = |x: &Tensor| x.reshape([-1, 1, 1]);
+    let mut state = states.view((-1, k.size()[2], v.size()[2])); // [matrices, key_dim, value_dim]
 
-        let _ = state.g_mul_(&each_head(&x.decay).exp());
-        let correction = (v - k.bmm(state)) * each_head(&x.beta); // [heads, 1, value_dim]
-        let _ = state.baddbmm_(&k.transpose(1, 2), &correction);
-        q.bmm(state).transpose(0, 1) // [1, heads, value_dim]
-    });
-    Tensor::cat(&outputs.collect::<Vec<_>>(), 0)
+    let _ = state.g_mul_(&each(&inputs.decay).exp());
+    let correction = (v - k.bmm(&state)) * each(&inputs.beta); // [matrices, 1, value_dim]
+    let _ = state.baddbmm_(&k.transpose(1, 2), &correction);
+    q.bmm(&state).view_as(&inputs.v)
 }
 
 /// In chunks: within a chunk the corrections are solved for at once, between chunks the state is carried.

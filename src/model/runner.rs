@@ -49,6 +49,8 @@ impl ModelRunner for QwenRunner {
                 None => sound.push(index),
             }
         }
+        // Sequences of one token first, by slot: a recurrent layer runs neighbours among them as one.
+        sound.sort_by_key(|index| (step.rows[*index].ids.len() > 1, step.rows[*index].slot));
         let rows: Vec<&Row> = sound.iter().map(|index| &step.rows[*index]).collect();
         for (index, (outcome, scored)) in sound.into_iter().zip(self.forward(&rows)) {
             (outputs.rows[index], outputs.scores[index]) = (outcome, scored);
@@ -129,7 +131,7 @@ impl QwenRunner {
         let rotation = self.decoder.rotation(&packed.positions, self.kind);
         let observer = &mut self.observer;
         let mut observe = |index: usize, hidden: &Tensor| show(observer, || format!("layer.{index}"), hidden);
-        let hidden = self.decoder.forward(embeddings, &rotation, &packed.spans, &mut self.slots, &mut observe);
+        let hidden = self.decoder.forward(embeddings, &rotation, &packed, &mut self.slots, &mut observe);
         for row in rows {
             self.slots.memory(row.slot).num_tokens = row.start + row.ids.len();
         }
