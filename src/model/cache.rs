@@ -34,9 +34,7 @@ impl Slots {
     /// `num_slots` empty slots for activations of `kind` on `device`. Memory is taken when a slot is first used.
     pub fn new(num_slots: usize, config: &Config, (kind, device): (Kind, Device)) -> Slots {
         let layer = |layer_type: &LayerType| match layer_type {
-            LayerType::LinearAttention => {
-                LayerMemory::Recurrent(States::new(num_slots, &config.text, (kind, device)))
-            }
+            LayerType::LinearAttention => LayerMemory::Recurrent(States::new(num_slots, &config.text, (kind, device))),
             LayerType::FullAttention => {
                 let empty = |_| KeyValues::new(&config.text, kind, device);
                 LayerMemory::KeyValues((0..num_slots).map(empty).collect())

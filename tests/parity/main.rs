@@ -11,3 +11,4 @@ mod loading;
 mod oracle;
 mod scoring;
 mod speed;
+mod together;
