@@ -14,4 +14,4 @@ mod worker;
 pub use handle::{Ended, Engine, EngineLimits, Event, Health, Request, TokenStream};
 pub use prompt::{Grid, Picture, PlacedPicture, Prompt};
 pub use sampling::Sampling;
-pub use step::{ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Sampled, Slot, Step};
+pub use step::{ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Sampled, Score, Slot, Step};

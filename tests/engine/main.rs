@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sardine::engine::{
     Ended, Engine, EngineLimits, Event, Grid, Health, ModelRunner, Outcome, Outputs, Picture, PlacedPicture, Prompt,
-    Request, Row, Sampled, Sampling, Slot, Step, TokenStream,
+    Request, Row, Sampled, Sampling, Score, Slot, Step, TokenStream,
 };
 use sardine::error::{Error, Unavailable};
 
@@ -26,8 +26,15 @@ impl ModelRunner for Counter {
         }
         self.steps.lock().unwrap().push(step.clone());
         assert!(!step.rows.iter().any(|row| row.ids.contains(&PANICS)), "the kernel is broken\nat a place in C++");
-        Outputs { rows: step.rows.iter().map(answer).collect() }
+        let scores = step.rows.iter().map(|row| row.score.as_ref().map_or_else(Vec::new, score));
+        Outputs { rows: step.rows.iter().map(answer).collect(), scores: scores.collect() }
     }
+}
+
+/// The larger a token, the less likely.
+fn score(score: &Score) -> Vec<Sampled> {
+    let top = vec![(0, 0.0); score.top];
+    score.targets.iter().map(|id| Sampled { id: *id, logprob: -(*id as f32), top: top.clone() }).collect()
 }
 
 fn answer(row: &Row) -> Outcome {
@@ -95,7 +102,15 @@ fn request(ids: &[u32], max_new_tokens: usize) -> Request {
     let positions = (0..ids.len() as i64).map(|at| [at; 3]).collect();
     let prompt = Prompt { ids: ids.to_vec(), positions, rope_delta: 0, pictures: Vec::new() };
     let (prompt, sampling) = (Arc::new(prompt), Arc::new(Sampling::greedy()));
-    Request { prompt, sampling, eos: vec![EOS], max_new_tokens, deadline: None }
+    Request { prompt, sampling, eos: vec![EOS], max_new_tokens, prompt_logprobs: None, deadline: None }
+}
+
+async fn all(mut stream: TokenStream) -> Vec<Event> {
+    let mut events = Vec::new();
+    while let Some(event) = stream.recv().await {
+        events.push(event);
+    }
+    events
 }
 
 /// The ids of a sequence and how it ended.
@@ -103,7 +118,7 @@ async fn collect(mut stream: TokenStream) -> (Vec<u32>, Result<Ended, Error>) {
     let mut ids = Vec::new();
     loop {
         match stream.recv().await.expect("a sequence says how it ends") {
-            Event::Started => {}
+            Event::Started | Event::Scored(_) => {}
             Event::Token(sampled) => ids.push(sampled.id),
             Event::Finished(ended) => return (ids, Ok(ended)),
             Event::Failed(error) => return (ids, Err(error)),
@@ -151,6 +166,40 @@ async fn only_the_last_chunk_of_a_prompt_asks_for_a_token() {
     let chunks: Vec<_> =
         steps.iter().flat_map(|step| &step.rows).map(|row| (row.start, row.ids.len(), row.sample.is_some())).collect();
     assert_eq!(chunks, [(0, 8, false), (8, 8, false), (16, 4, true)]);
+}
+
+#[tokio::test]
+async fn a_prompt_that_is_scored_is_told_whole_before_its_first_token() {
+    let bench = Bench::free(limits()).await;
+    let ids: Vec<u32> = (0..20).collect();
+    let scored = Request { prompt_logprobs: Some(2), ..request(&ids, 1) };
+    let events = all(bench.engine.submit(scored).unwrap()).await;
+    let pieces: Vec<Vec<u32>> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Scored(tokens) => Some(tokens.iter().map(|token| token.id).collect()),
+            _ => None,
+        })
+        .collect();
+    // The last target of a chunk is the first id of the next; the prompt's last id predicts the answer.
+    assert_eq!(pieces, [(1..9).collect::<Vec<_>>(), (9..17).collect(), (17..20).collect()]);
+    let Event::Scored(first) = &events[1] else { panic!("{events:?}") };
+    assert_eq!(first[0], Sampled { id: 1, logprob: -1.0, top: vec![(0, 0.0); 2] });
+    assert!(matches!(&events[4..], [Event::Token(_), Event::Finished(Ended::Length)]), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_prompt_that_is_only_scored_ends_without_a_token() {
+    let bench = Bench::free(limits()).await;
+    for num_ids in [1, 8, 20] {
+        let ids: Vec<u32> = (0..num_ids).collect();
+        let scored = Request { prompt_logprobs: Some(0), ..request(&ids, 0) };
+        let events = all(bench.engine.submit(scored).unwrap()).await;
+        let num_scored: usize = events.iter().map(|event| if let Event::Scored(s) = event { s.len() } else { 0 }).sum();
+        assert_eq!(num_scored, ids.len() - 1);
+        assert_eq!(events.last(), Some(&Event::Finished(Ended::Length)));
+        assert!(!events.iter().any(|event| matches!(event, Event::Token(_))), "{events:?}");
+    }
 }
 
 #[tokio::test]
