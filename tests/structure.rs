@@ -15,6 +15,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("memmap2", &["checkpoint/"]),
     ("clap", &["settings/", "telemetry.rs"]),
     ("libloading", &["model/"]),
+    ("rayon", &["model/"]),
 ];
 
 /// Layers and the parts of the crate that they may use; whatever is not listed may use nothing but itself and `error`.

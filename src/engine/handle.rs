@@ -38,8 +38,10 @@ pub struct Request {
     pub sampling: Arc<Sampling>,
     /// Token ids that end the sequence.
     pub eos: Vec<u32>,
-    /// At least 1; prompt and new tokens together fit in `max_model_len`.
+    /// Prompt and new tokens together fit in `max_model_len`. With 0 the sequence ends when its prompt is read.
     pub max_new_tokens: usize,
+    /// Asks for the log-probabilities of the prompt's own tokens, with so many alternatives to each.
+    pub prompt_logprobs: Option<usize>,
     /// When the client stops waiting. A sequence that has not started by then is refused, one that runs ends with the step.
     pub deadline: Option<Instant>,
     /// The sequence ends with the first token after this, counted from when it leaves the queue.
@@ -51,6 +53,9 @@ pub struct Request {
 pub enum Event {
     /// It left the queue.
     Started,
+    /// How likely the next tokens of the prompt were, where that was asked for: in pieces, from the second token on (nothing
+    /// comes before the first), all of them before the first [`Event::Token`].
+    Scored(Vec<Sampled>),
     Token(Sampled),
     /// The last event of a sequence that ended well.
     Finished(Ended),

@@ -23,5 +23,5 @@ pub use plan::{Costs, MemoryPlan, Wanted};
 pub use prompt::{Grid, Picture, PlacedPicture, Prompt};
 pub use sampling::Sampling;
 pub use status::Health;
-pub use step::{Held, ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Sampled, Slot, Step};
+pub use step::{Held, ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Sampled, Score, Slot, Step};
 pub use stream::TokenStream;

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::handle::{Ended, Event, Request};
 use super::prompt::PlacedPicture;
 use super::scheduler::Work;
-use super::step::{PictureRows, Row, Sample, Sampled, Slot};
+use super::step::{PictureRows, Row, Sample, Sampled, Score, Slot};
 use crate::error::Error;
 
 pub(super) struct Sequence {
@@ -97,6 +97,7 @@ impl Sequence {
                 positions: vec![[position; 3]],
                 pictures: Vec::new(),
                 sample,
+                score: None,
             };
         }
         Row {
@@ -106,8 +107,16 @@ impl Sequence {
             ids: prompt.ids[start..end].to_vec(),
             positions: prompt.positions[start..end].to_vec(),
             pictures: prompt.pictures.iter().filter_map(|placed| part_in(placed, start..end)).collect(),
-            sample: (end == prompt.len()).then(|| self.sample()),
+            sample: (end == prompt.len() && self.request.max_new_tokens > 0).then(|| self.sample()),
+            score: self.score(start..end),
         }
+    }
+
+    /// What follows each of the prompt's tokens in `chunk`, if that is to be scored.
+    fn score(&self, chunk: Range<usize>) -> Option<Score> {
+        let ids = &self.request.prompt.ids;
+        let followers = chunk.start + 1..ids.len().min(chunk.end + 1);
+        self.request.prompt_logprobs.map(|top| Score { targets: ids[followers].to_vec(), top })
     }
 
     fn sample(&self) -> Sample {
@@ -125,9 +134,21 @@ impl Sequence {
         }
     }
 
-    /// The slot holds `num_tokens` more.
-    pub(super) fn advance(&mut self, num_tokens: usize) {
+    /// The slot holds `num_tokens` more, of which the prompt's were `scored`.
+    pub(super) fn advance(&mut self, num_tokens: usize, scored: Vec<Sampled>) {
         self.num_computed += num_tokens;
+        if !scored.is_empty() {
+            self.send(Event::Scored(scored));
+        }
+    }
+
+    /// A part of the prompt was read and no token chosen. True where that is all there is to do.
+    pub(super) fn accept_prefill(&mut self) -> bool {
+        let is_over = self.num_to_prefill() == 0;
+        if is_over {
+            self.send(Event::Finished(Ended::Length));
+        }
+        is_over
     }
 
     /// Takes the next token. True where it was the last.

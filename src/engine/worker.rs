@@ -156,13 +156,13 @@ impl<'a> Worker<'a> {
     }
 
     fn deliver(&mut self, shares: &[usize], outputs: Outputs) {
-        let mut outcomes = outputs.rows.into_iter();
+        let (mut outcomes, mut scores) = (outputs.rows.into_iter(), outputs.scores.into_iter());
         let mut ended = vec![false; self.running.len()];
         for (index, (running, &share)) in self.running.iter_mut().zip(shares).enumerate().filter(|(_, (_, s))| **s > 0)
         {
-            running.sequence.advance(share);
+            running.sequence.advance(share, scores.next().unwrap_or_default());
             ended[index] = match outcomes.next() {
-                Some(Outcome::Prefilled) => false,
+                Some(Outcome::Prefilled) => running.sequence.accept_prefill(),
                 Some(Outcome::Sampled(sampled)) => running.sequence.accept(sampled),
                 Some(Outcome::Failed(message)) => {
                     running.sequence.fail(Error::Generation { message, deterministic: true });

@@ -14,7 +14,7 @@ use crate::engine::{self, Ended, Engine, Event, Health, MemoryPlan, Prompt, Samp
 use crate::error::{Error, Unavailable};
 use crate::media::{Media, Source};
 
-pub use answer::{Answer, Delta, Finish, Token, Usage};
+pub use answer::{Answer, Delta, Finish, PromptToken, Token, Usage};
 pub use request::{ChatRequest, Conversation, Ending, Input, Length, MaxLength, Stop};
 use stop_strings::StopStrings;
 
@@ -57,15 +57,20 @@ impl Service {
         let prepared = before(request.deadline, prepared).await.unwrap_or_else(|| Err(Error::missed_deadline()));
         let ChatPrompt { prompt, opens_thinking } = prepared?;
         let max_new_tokens = max_new_tokens(request.length.max, prompt.len(), self.engine.limits().max_model_len)?;
+        if max_new_tokens == 0 && request.prompt_logprobs.is_none() {
+            let message = "0 new tokens are asked for, and nothing about the prompt";
+            return Err(Error::invalid_param("max_new_tokens", message));
+        }
         let mut sampling = request.sampling;
         if let Some((at, _)) = &mut sampling.forced_eos {
-            *at = prompt.len() + max_new_tokens - 1;
+            *at = (prompt.len() + max_new_tokens).saturating_sub(1);
         }
         let answer = Submission {
             arrived,
             prompt: Arc::new(prompt),
             opens_thinking,
             max_new_tokens,
+            prompt_logprobs: request.prompt_logprobs,
             deadline: request.deadline,
             max_time: request.length.max_time,
             stop: request.stop,
@@ -98,11 +103,14 @@ impl Service {
             sampling: Arc::new(sampling),
             eos: answer.stop.eos.clone(),
             max_new_tokens: answer.max_new_tokens,
+            prompt_logprobs: answer.prompt_logprobs,
             deadline: answer.deadline,
             max_time: answer.max_time,
         })?;
+        let first = answer.prompt_logprobs.and(answer.prompt.ids.first());
         Ok(Generation {
             events: Some(events),
+            prompt_tokens: first.map(|id| first_prompt_token(&self.chat, *id)).into_iter().collect(),
             chat: self.chat.clone(),
             decoder: self.chat.decoder(answer.skip_special_tokens),
             stop: StopStrings::new(answer.stop.strings.clone(), answer.stop.keep_string),
@@ -192,6 +200,7 @@ struct Submission {
     prompt: Arc<Prompt>,
     opens_thinking: bool,
     max_new_tokens: usize,
+    prompt_logprobs: Option<usize>,
     deadline: Option<Instant>,
     max_time: Option<Duration>,
     stop: Stop,
@@ -202,6 +211,8 @@ struct Submission {
 pub struct Generation {
     /// `None` once the answer has ended.
     events: Option<TokenStream>,
+    /// Those that the engine has scored so far.
+    prompt_tokens: Vec<PromptToken>,
     chat: Arc<Chat>,
     decoder: Decoder,
     stop: StopStrings,
@@ -228,6 +239,7 @@ impl Generation {
             };
             match event {
                 Event::Started => self.start_clock(),
+                Event::Scored(tokens) => self.prompt_scored(tokens),
                 Event::Token(sampled) => return Some(Ok(self.token(sampled))),
                 Event::Finished(ended) => match self.end(ended) {
                     Some(rest) => return Some(Ok(rest)),
@@ -279,7 +291,13 @@ impl Generation {
             tokens.extend(delta.tokens);
         }
         let finish = generation.finish.unwrap_or(Finish::Length);
-        Ok(Answer { text, tokens, finish, usage: generation.usage })
+        Ok(Answer { prompt: generation.prompt_tokens, text, tokens, finish, usage: generation.usage })
+    }
+
+    /// The prompt's tokens, where the request asked for them: complete when [`Generation::next`] returns for the first time.
+    /// Empty where it did not.
+    pub fn prompt_tokens(&self) -> &[PromptToken] {
+        &self.prompt_tokens
     }
 
     /// Why it ended; `None` before it has.
@@ -302,9 +320,21 @@ impl Generation {
         self.usage.queue_time = self.submitted.elapsed();
     }
 
+    fn read_clock(&mut self) {
+        self.usage.inference_time = self.started.map(|at| at.elapsed()).unwrap_or_default();
+    }
+
+    fn prompt_scored(&mut self, tokens: Vec<Sampled>) {
+        self.read_clock();
+        for sampled in tokens {
+            let Token { id, text, logprob, special, top } = self.describe(sampled);
+            self.prompt_tokens.push(PromptToken { id, text, logprob: Some(logprob), special, top });
+        }
+    }
+
     fn token(&mut self, sampled: Sampled) -> Delta {
         self.usage.generated_tokens += 1;
-        self.usage.inference_time = self.started.map(|at| at.elapsed()).unwrap_or_default();
+        self.read_clock();
         let piece = self.decoder.push(sampled.id);
         let watched = self.stop.push(&piece);
         if watched.stopped {
@@ -341,7 +371,12 @@ impl Generation {
     }
 }
 
-/// How many new tokens fit: at least one, or the request is refused.
+/// The one that nothing comes before, so that nothing can be said about it.
+fn first_prompt_token(chat: &Chat, id: u32) -> PromptToken {
+    PromptToken { id, text: chat.token_text(id), logprob: None, special: chat.is_special(id), top: Vec::new() }
+}
+
+/// How many new tokens fit: at least one unless none is asked for, or the request is refused.
 fn max_new_tokens(max: MaxLength, prompt: usize, limit: usize) -> Result<usize, Error> {
     let wanted = match max {
         MaxLength::New(tokens) => tokens,

@@ -17,6 +17,7 @@ mod delta_net;
 pub mod delta_rule;
 mod footprint;
 mod inventory;
+mod kernels;
 mod layers;
 mod options;
 mod packing;

@@ -9,6 +9,7 @@ mod openai;
 mod parameters;
 mod pictures;
 mod probes;
+mod prompt_tokens;
 mod replies;
 mod script;
 mod streams;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sardine::engine::{
     Ended, Engine, EngineLimits, Event, Held, ModelRunner, Outcome, Outputs, Prompt, Request, Row, Sampled, Sampling,
-    Step, TokenStream,
+    Score, Step, TokenStream,
 };
 use sardine::error::Error;
 
@@ -28,12 +28,19 @@ impl ModelRunner for Counter {
         }
         self.steps.lock().unwrap().push(step.clone());
         assert!(!step.rows.iter().any(|row| row.ids.contains(&PANICS)), "the kernel is broken\nat a place in C++");
-        Outputs { rows: step.rows.iter().map(answer).collect() }
+        let scores = step.rows.iter().map(|row| row.score.as_ref().map_or_else(Vec::new, score));
+        Outputs { rows: step.rows.iter().map(answer).collect(), scores: scores.collect() }
     }
 
     fn held(&self) -> Held {
         *self.held.lock().unwrap()
     }
+}
+
+/// The larger a token, the less likely.
+fn score(score: &Score) -> Vec<Sampled> {
+    let top = vec![(0, 0.0); score.top];
+    score.targets.iter().map(|id| Sampled { id: *id, logprob: -(*id as f32), top: top.clone() }).collect()
 }
 
 fn answer(row: &Row) -> Outcome {
@@ -104,7 +111,7 @@ pub fn request(ids: &[u32], max_new_tokens: usize) -> Request {
     let positions = (0..ids.len() as i64).map(|at| [at; 3]).collect();
     let prompt = Prompt { ids: ids.to_vec(), positions, rope_delta: 0, pictures: Vec::new() };
     let (prompt, sampling) = (Arc::new(prompt), Arc::new(Sampling::greedy()));
-    Request { prompt, sampling, eos: vec![EOS], max_new_tokens, deadline: None, max_time: None }
+    Request { prompt, sampling, eos: vec![EOS], max_new_tokens, prompt_logprobs: None, deadline: None, max_time: None }
 }
 
 /// The ids of a sequence and how it ended.
@@ -112,7 +119,7 @@ pub async fn collect(mut stream: TokenStream) -> (Vec<u32>, Result<Ended, Error>
     let mut ids = Vec::new();
     loop {
         match stream.recv().await.expect("a sequence says how it ends") {
-            Event::Started => {}
+            Event::Started | Event::Scored(_) => {}
             Event::Token(sampled) => ids.push(sampled.id),
             Event::Finished(ended) => return (ids, Ok(ended)),
             Event::Failed(error) => return (ids, Err(error)),

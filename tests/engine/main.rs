@@ -4,4 +4,5 @@ mod admission;
 mod bench;
 mod deadlines;
 mod leaks;
+mod scoring;
 mod stepping;
