@@ -6,6 +6,7 @@ use super::cache::States;
 use super::config::TextConfig;
 use super::convolution::CausalConvolution;
 use super::delta_rule::{DeltaInputs, gated_delta_rule, one_each};
+use super::elementwise::elementwise;
 use super::layers::{GatedRmsNorm, Linear};
 use super::packing::{Batch, pack};
 use super::weights::At;
@@ -49,8 +50,9 @@ impl DeltaNet {
     pub fn forward(&self, x: &Tensor, batches: &[Batch], states: &States) -> Tensor {
         let projected = self.in_proj_qkv.forward(x); // [tokens, channels]
         let z = self.in_proj_z.forward(x).view((-1, self.value_heads, self.value_dim));
-        let beta = self.in_proj_b.forward(x).sigmoid(); // [tokens, heads]
-        let step = (self.in_proj_a.forward(x).to_kind(Kind::Float) + &self.dt_bias).softplus();
+        let beta = elementwise(&self.in_proj_b.forward(x), Tensor::sigmoid); // [tokens, heads]
+        let step = self.in_proj_a.forward(x).to_kind(Kind::Float) + &self.dt_bias;
+        let step = elementwise(&step, Tensor::softplus);
         let decay = &self.decay_rate * step; // <= 0
 
         let convolved = batches.iter().map(|batch| {

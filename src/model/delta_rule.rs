@@ -5,6 +5,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::elementwise::elementwise;
 use super::packing::pack;
 
 /// What the rule reads for each token.
@@ -111,7 +112,7 @@ fn advance(inputs: &DeltaInputs, states: &mut Tensor) -> Tensor {
     let each = |x: &Tensor| x.reshape([-1, 1, 1]);
     let mut state = states.view((-1, k.size()[2], v.size()[2])); // [matrices, key_dim, value_dim]
 
-    let _ = state.g_mul_(&each(&inputs.decay).exp());
+    let _ = state.g_mul_(&each(&elementwise(&inputs.decay, Tensor::exp)));
     let correction = (v - k.bmm(&state)) * each(&inputs.beta); // [matrices, 1, value_dim]
     let _ = state.baddbmm_(&k.transpose(1, 2), &correction);
     q.bmm(&state).view_as(&inputs.v)

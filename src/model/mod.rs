@@ -15,6 +15,7 @@ pub mod cuda;
 mod decoder;
 mod delta_net;
 pub mod delta_rule;
+mod elementwise;
 mod footprint;
 mod inventory;
 mod kernels;

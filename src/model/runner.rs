@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::cache::Slots;
 use super::config::Config;
 use super::decoder::Decoder;
+use super::kernels;
 use super::packing::{Packed, Span, pack};
 use super::sampler::{NOT_FINITE, sample, score};
 use super::vision::VisionTower;
@@ -52,7 +53,8 @@ impl ModelRunner for QwenRunner {
         // Sequences of one token first, by slot: a recurrent layer runs neighbours among them as one.
         sound.sort_by_key(|index| (step.rows[*index].ids.len() > 1, step.rows[*index].slot));
         let rows: Vec<&Row> = sound.iter().map(|index| &step.rows[*index]).collect();
-        for (index, (outcome, scored)) in sound.into_iter().zip(self.forward(&rows)) {
+        let computed: Vec<_> = self.passes(&rows).into_iter().flat_map(|pass| self.forward(pass)).collect();
+        for (index, (outcome, scored)) in sound.into_iter().zip(computed) {
             (outputs.rows[index], outputs.scores[index]) = (outcome, scored);
         }
         outputs
@@ -120,6 +122,19 @@ impl QwenRunner {
         }
         let fits = rows.rows.end <= row.ids.len() && rows.first_embedding + rows.rows.len() <= grid.num_tokens();
         (!fits).then(|| format!("a picture's rows {:?} do not fit in a row of {} tokens", rows.rows, row.ids.len()))
+    }
+
+    /// Cuts sound rows, those of one token first, into the passes that they are computed in.
+    ///
+    /// On the CPU a row's numbers must not depend on its company. A product of few rows keeps that promise
+    /// ([`kernels::linear`]), a GEMM does not, so a prompt's chunk has a pass of its own: it is bound by its operations, and
+    /// reading the weights once more for it costs little. On a GPU one pass takes all.
+    fn passes<'r>(&self, rows: &'r [&'r Row]) -> Vec<&'r [&'r Row]> {
+        if self.device != Device::Cpu {
+            return vec![rows];
+        }
+        let (decoding, reading) = rows.split_at(rows.partition_point(|row| row.ids.len() == 1));
+        decoding.chunks(kernels::MAX_ROWS as usize).chain(reading.chunks(1)).collect()
     }
 
     /// One forward pass over sound rows: what becomes of each, and its scored tokens.
