@@ -10,8 +10,8 @@
 //!  5   chat::template         conversation -> text                       the checkpoint's own Jinja file
 //!  6   chat::prompt           text + pictures -> ids, 3-D positions
 //!  7   engine::handle         submit -> stream of tokens                 or Error::Overloaded
-//!  -------- channel: below this line one thread, no async --------
-//!  8 engine::worker           receive, drop cancelled, admit
+//!  -------- queue: below this line one thread, no async --------
+//!  8 engine::worker           end cancelled and late, start whoever there is room for
 //!  9 engine::scheduler        which sequences, how many tokens -> Step   plain data
 //! 10 model::runner            Step -> tensors -> forward -> sampled ids
 //! 11 engine::worker           ids -> each sequence's channel
@@ -35,7 +35,8 @@
 //! * `engine` knows token ids, never text; `model` knows nothing of requests.
 //! * No protocol's folder reads another's.
 //! * The environment is read in `settings` only, and every limit that protects the process has one name there.
-//! * Cancelling is dropping: a dropped `Generation` closes its channel, and the engine frees the slot at the next step.
+//! * Cancelling is dropping: a dropped `Generation` leaves the queue at once, or frees its slot at the next step.
+//! * Memory is planned at the start and reserved before a sequence starts: whoever runs can run to its end.
 //! * Unwinding stays on: a failure inside libtorch fails one step, not the process.
 //!
 //! # Words
