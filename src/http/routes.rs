@@ -81,6 +81,8 @@ fn table(settings: &HttpSettings) -> Vec<Entry> {
         add(&mut table, &vertex.health, Some(Get::Ready), None);
         add(&mut table, &vertex.predict, None, Some(Post::Predict));
     }
+    // The first that fits answers: Vertex AI's paths lie below /v1/models.
+    table.sort_by_key(|entry| entry.path.contains('{'));
     table
 }
 
