@@ -3,6 +3,7 @@
 mod auth;
 mod body;
 mod error;
+mod hf;
 mod in_flight;
 mod json;
 mod messages;

@@ -5,27 +5,17 @@ use actix_web::http::StatusCode;
 use serde_json::json;
 
 use crate::error::Error;
-use crate::http::error::{error_type, status, with_headers};
+use crate::http::error::{status, with_headers};
+use crate::http::hf::error::{body, message};
 
 /// The response to a request that failed. `is_strict`: with the toolkit's one status, 400, and its one field. What the
 /// toolkit has no case for (no service, no place, no key) keeps its status even then: platforms act on it.
 pub(super) fn respond(error: &Error, is_strict: bool) -> HttpResponse {
     let keeps_status = matches!(error, Error::Unavailable(_) | Error::Overloaded { .. } | Error::Unauthorized(_));
-    let message = message(error);
     if is_strict && !keeps_status {
-        return with_headers(StatusCode::BAD_REQUEST, error).json(json!({ "error": message }));
+        return with_headers(StatusCode::BAD_REQUEST, error).json(json!({ "error": message(error) }));
     }
-    with_headers(status(error), error).json(json!({ "error": message, "error_type": error_type(error) }))
-}
-
-/// The error's text, led by the field to blame where the text does not name it.
-fn message(error: &Error) -> String {
-    match error {
-        Error::Invalid { message, param: Some(param) } if !param.is_empty() && !message.contains(param.as_str()) => {
-            format!("`{param}`: {message}")
-        }
-        other => other.to_string(),
-    }
+    with_headers(status(error), error).json(body(error))
 }
 
 /// `error`, said about record `index` of a request that has several.

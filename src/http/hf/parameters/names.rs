@@ -69,7 +69,7 @@ const UNSUPPORTED: [(&str, &[f64]); 45] = [
 
 /// `given` added to `parameters`, under the names used here and without what is null. Errors where one parameter is given
 /// two values.
-pub(in super::super) fn merge(
+pub(in crate::http) fn merge(
     mut parameters: Map<String, Value>,
     given: Map<String, Value>,
 ) -> Result<Map<String, Value>, Error> {

@@ -1,4 +1,4 @@
-//! An answer token by token, in TGI's events: what `stream: true` gets.
+//! An answer token by token, in TGI's events.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use futures_util::stream::unfold;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::output::{finish_reason, top_tokens};
+use super::details::{finish_reason, top_tokens};
+use super::error;
 use super::question::{Question, ReplyPlan};
 use crate::error::Error;
 use crate::generation::{Delta, Finish, Generation, Service, Token};
-use crate::http::error::error_type;
 use crate::http::sse;
 
 /// The status is sent with the first token, or after this: platforms count requests without a status to see that they must
@@ -24,7 +24,7 @@ const LONGEST_WAIT_FOR_STATUS: Duration = Duration::from_secs(10);
 const WAIT_FOR_END: Duration = Duration::from_millis(1);
 
 /// Asks `question` and answers with a stream. What fails before the first token has a status and JSON of its own.
-pub(super) async fn respond(
+pub(in crate::http) async fn respond(
     mut response: HttpResponseBuilder,
     service: &Service,
     question: Question,
@@ -137,6 +137,6 @@ impl Events {
 
     fn fail(&mut self, error: &Error) {
         self.generation = None;
-        self.ready.push_back(json!({ "error": error.to_string(), "error_type": error_type(error) }));
+        self.ready.push_back(error::body(error));
     }
 }
