@@ -35,8 +35,10 @@ fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> 
 async fn serve(settings: ServeSettings) -> Result<(), String> {
     telemetry::start(&settings.log, settings.log_format)?;
     let started = start::start(&settings.model).await?;
-    let model = settings.served_model_name.clone().unwrap_or(started.model_name);
-    let server = http::serve(started.service, settings.http());
+    let mut served = started.model;
+    served.name = settings.served_model_name.clone().unwrap_or(served.name);
+    let model = served.name.clone();
+    let server = http::serve(started.service, settings.http(served));
     tokio::pin!(server);
     tokio::select! {
         ended = &mut server => ended,

@@ -1,6 +1,7 @@
 //! Puts the parts together: settings -> checkpoint -> chat, media, engine with the model in it -> service.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
@@ -8,8 +9,9 @@ use crate::chat::Chat;
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, ModelRunner};
 use crate::generation::Service;
+use crate::http::ServedModel;
 use crate::media::Media;
-use crate::model;
+use crate::model::{self, Dtype, DtypeChoice};
 use crate::progress::Progress;
 use crate::settings::ModelSettings;
 
@@ -21,8 +23,7 @@ const DEFAULT_MAX_MODEL_LEN: usize = 32_768;
 /// A service whose model is being loaded.
 pub struct Started {
     pub service: Service,
-    /// The hub id, the folder, or fry.
-    pub model_name: String,
+    pub model: ServedModel,
     /// The outcome of the load.
     pub loaded: oneshot::Receiver<Result<(), String>>,
 }
@@ -34,15 +35,34 @@ pub async fn start(settings: &ModelSettings) -> Result<Started, String> {
     let max_model_len = max_model_len(settings.max_model_len, config.text.max_position_embeddings)?;
     let limits = settings.engine_limits(max_model_len);
     let (options, weights) = (settings.load_options(), checkpoint.clone());
+    let served = served_model(settings, &checkpoint, &config);
+    let device = served.device.clone();
     let (engine, loaded) = Engine::start(limits, move || {
         let progress = Progress::new("loading weights");
         let runner = model::load(&weights, &options, &|done, total| progress.set(done, total))?;
+        _ = device.set(runner.device_name());
         Ok(Box::new(runner) as Box<dyn ModelRunner>)
     });
     let chat = Chat::load(&checkpoint, settings.special_text())?;
     let media = Media::start(&checkpoint, settings.media.limits(max_model_len))?;
-    let model_name = settings.model.clone().unwrap_or_else(|| checkpoint.name());
-    Ok(Started { service: Service::new(chat, media, engine), model_name, loaded })
+    Ok(Started { service: Service::new(chat, media, engine), model: served, loaded })
+}
+
+/// What clients are told of the model. Its name is the hub id, the folder, or fry.
+fn served_model(settings: &ModelSettings, checkpoint: &Checkpoint, config: &model::Config) -> ServedModel {
+    let dtype = match settings.dtype {
+        DtypeChoice::Auto => config.dtype,
+        DtypeChoice::Exactly(dtype) => dtype,
+    };
+    ServedModel {
+        name: settings.model.clone().unwrap_or_else(|| checkpoint.name()),
+        pipeline_tag: if config.vision.is_some() { "image-text-to-text" } else { "text-generation" },
+        dtype: match dtype {
+            Dtype::Bfloat16 => "bfloat16",
+            Dtype::Float32 => "float32",
+        },
+        device: Arc::default(),
+    }
 }
 
 /// The model that was given, else the mounted one, else the one inside the binary; says which.

@@ -14,6 +14,7 @@ mod messages;
 mod prompt;
 mod python;
 mod raw;
+mod spans;
 mod template;
 mod tokenizer;
 mod vocabulary;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use client_text::Marker;
 use prompt::{Assembly, Placeholders};
+use spans::Spans;
 use template::Variables;
 use tokenizer::Piece;
 
@@ -34,6 +36,7 @@ pub use conversation::{Conversation, Ending};
 pub use decoder::Decoder;
 pub use defaults::GenerationDefaults;
 pub use raw::{PICTURE_PLACE, is_templated};
+pub use spans::Span;
 pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;
@@ -116,6 +119,26 @@ impl Chat {
     pub fn render(&self, conversation: &Conversation) -> Result<String, Error> {
         let (text, marker) = self.render_marked(conversation)?;
         Ok(marker.map_or_else(|| text.clone(), |marker| marker.unmark(&text)))
+    }
+
+    /// The tokens of a text, special tokens included. Pictures in it are text.
+    pub fn tokenize(&self, text: &str) -> Result<Vec<Span>, Error> {
+        let mut spans = Spans::new(&self.tokenizer);
+        self.tokenizer.split(text).into_iter().try_for_each(|piece| spans.push(piece))?;
+        Ok(spans.finish())
+    }
+
+    /// What [`Chat::render`] gives, and its tokens: those of the prompt, but for pictures, which are a placeholder each.
+    pub fn tokenize_conversation(&self, conversation: &Conversation) -> Result<(String, Vec<Span>), Error> {
+        let (text, marker) = self.render_marked(conversation)?;
+        let mut spans = Spans::new(&self.tokenizer);
+        for piece in self.tokenizer.split(&text) {
+            match (piece, marker) {
+                (Piece::Text(text), Some(marker)) => spans.push(Piece::Text(&marker.unmark(text)))?,
+                _ => spans.push(piece)?,
+            }
+        }
+        Ok((marker.map_or_else(|| text.clone(), |marker| marker.unmark(&text)), spans.finish()))
     }
 
     fn render_marked(&self, conversation: &Conversation) -> Result<(String, Option<Marker>), Error> {

@@ -3,12 +3,13 @@
 mod answer;
 mod request;
 mod stop_strings;
+mod tokenize;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::chat::{Chat, ChatPrompt, Decoder, GenerationDefaults};
-use crate::engine::{self, Ended, Engine, Event, Health, Prompt, Sampled, Sampling, TokenStream};
+use crate::engine::{self, Ended, Engine, EngineLimits, Event, Health, Prompt, Sampled, Sampling, TokenStream};
 use crate::error::{Error, Unavailable};
 use crate::media::Media;
 
@@ -109,6 +110,11 @@ impl Service {
 
     pub fn num_running(&self) -> usize {
         self.engine.num_running()
+    }
+
+    /// What bounds a request.
+    pub fn limits(&self) -> &EngineLimits {
+        self.engine.limits()
     }
 
     /// Token ids from 0 to this can be named in a request.

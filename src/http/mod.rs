@@ -13,8 +13,10 @@ mod reply;
 mod routes;
 mod server;
 mod sse;
+mod tgi;
 mod toolkit;
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use server::{Server, serve};
@@ -22,6 +24,7 @@ pub use server::{Server, serve};
 /// How the server listens and what it lets in.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
+    pub model: ServedModel,
     pub host: String,
     /// 0: a free one. 80 without permission: 8080 instead.
     pub port: u16,
@@ -43,9 +46,29 @@ pub struct HttpSettings {
     pub shutdown_grace: Duration,
 }
 
+/// What is served, for clients that ask.
+#[derive(Debug, Clone)]
+pub struct ServedModel {
+    pub name: String,
+    /// The hub's word for what it does: "image-text-to-text", or "text-generation" where it has no eyes.
+    pub pipeline_tag: &'static str,
+    /// "bfloat16" or "float32".
+    pub dtype: &'static str,
+    /// "cpu" or "cuda:0"; known once the model is loaded.
+    pub device: Arc<OnceLock<String>>,
+}
+
 /// Where Vertex AI wants its two routes (`AIP_HEALTH_ROUTE`, `AIP_PREDICT_ROUTE`).
 #[derive(Debug, Clone)]
 pub struct VertexRoutes {
     pub health: String,
     pub predict: String,
+}
+
+impl ServedModel {
+    /// The kind of device: "cpu" or "cuda"; "unknown" before the model is loaded.
+    pub(crate) fn device(&self) -> &str {
+        let name = self.device.get().map_or("unknown", String::as_str);
+        name.split(':').next().unwrap_or(name)
+    }
 }

@@ -4,14 +4,19 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 use serde_json::json;
 
-use super::{HttpSettings, error, probes, toolkit};
+use super::{HttpSettings, error, probes, tgi, toolkit};
 use crate::error::Error;
 
 /// Every path, with what answers its GET and HEAD, and what answers its POST.
-const TABLE: [(&str, Option<Get>, Option<Post>); 7] = [
+const TABLE: [(&str, Option<Get>, Option<Post>); 12] = [
     ("/", Some(Get::Ready), Some(Post::Predict)),
     ("/predict", None, Some(Post::Predict)),
     ("/invocations", None, Some(Post::Predict)), // SageMaker's, as is /ping
+    ("/generate", None, Some(Post::Generate)),
+    ("/generate_stream", None, Some(Post::GenerateStream)),
+    ("/tokenize", None, Some(Post::Tokenize)),
+    ("/chat_tokenize", None, Some(Post::ChatTokenize)),
+    ("/info", Some(Get::Info), None),
     ("/health", Some(Get::Ready), None),
     ("/ping", Some(Get::Ready), None),
     ("/health/live", Some(Get::Live), None),
@@ -23,11 +28,16 @@ enum Get {
     Ready,
     Live,
     Metrics,
+    Info,
 }
 
 #[derive(Clone, Copy)]
 enum Post {
     Predict,
+    Generate,
+    GenerateStream,
+    Tokenize,
+    ChatTokenize,
 }
 
 /// One row of the table, with the settings' own paths.
@@ -94,11 +104,16 @@ impl Entry {
                 Some(Get::Ready) => resource.route(route.to(probes::ready)),
                 Some(Get::Live) => resource.route(route.to(probes::live)),
                 Some(Get::Metrics) => resource.route(route.to(probes::metrics)),
+                Some(Get::Info) => resource.route(route.to(tgi::info)),
                 None => resource,
             };
         }
         resource = match self.post {
             Some(Post::Predict) => resource.route(web::post().to(toolkit::predict)),
+            Some(Post::Generate) => resource.route(web::post().to(tgi::generate)),
+            Some(Post::GenerateStream) => resource.route(web::post().to(tgi::generate_stream)),
+            Some(Post::Tokenize) => resource.route(web::post().to(tgi::tokenize)),
+            Some(Post::ChatTokenize) => resource.route(web::post().to(tgi::chat_tokenize)),
             None => resource,
         };
         let allowed = self.allowed();

@@ -56,7 +56,7 @@ impl Server {
                 .wrap(NormalizePath::trim())
         };
         let server = HttpServer::new(app)
-            .workers(std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS)))
+            .workers(num_workers())
             .keep_alive(KEEP_ALIVE)
             // A client that hangs up is noticed while its answer is being made, also by a stream that is silent: its handler or
             // body is dropped at once, and dropping cancels. By default actix-web would let it run to its end.
@@ -107,6 +107,11 @@ pub async fn serve(service: Service, settings: HttpSettings) -> Result<(), Strin
             }
         })
         .await
+}
+
+/// Threads that serve HTTP.
+pub(super) fn num_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS))
 }
 
 fn listen(host: &str, port: u16) -> Result<TcpListener, String> {

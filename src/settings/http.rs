@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::boolean;
 use super::model::ModelSettings;
-use crate::http::{HttpSettings, VertexRoutes};
+use crate::http::{HttpSettings, ServedModel, VertexRoutes};
 use crate::telemetry::LogFormat;
 
 #[derive(Debug, Clone, Args)]
@@ -18,7 +18,7 @@ pub struct ServeSettings {
     pub host: String,
     #[arg(long, env = "SARDINE_PORT", default_value_t = 8080)]
     pub port: u16,
-    /// The name by which the model is known, in the logs for now. Default: the hub id, or the folder.
+    /// The name by which the model is known. Default: the hub id, or the folder.
     #[arg(long, env = "SARDINE_SERVED_MODEL_NAME", value_name = "NAME")]
     pub served_model_name: Option<String>,
     #[command(flatten)]
@@ -65,10 +65,12 @@ pub struct HttpFlags {
 }
 
 impl ServeSettings {
-    pub fn http(&self) -> HttpSettings {
+    /// The HTTP side's settings, to serve `model`.
+    pub fn http(&self, model: ServedModel) -> HttpSettings {
         let http = &self.http;
         let is_vertex = http.aip_mode.as_deref() == Some("PREDICTION");
         HttpSettings {
+            model,
             host: self.host.clone(),
             port: self.port,
             max_body_bytes: http.max_body_bytes,

@@ -11,3 +11,4 @@ mod probes;
 mod replies;
 mod script;
 mod streams;
+mod tgi;
