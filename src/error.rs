@@ -68,6 +68,11 @@ impl Unavailable {
 }
 
 impl Error {
+    /// The [`Error::Timeout`] of an answer that the client's own deadline cut off.
+    pub fn missed_deadline() -> Error {
+        Error::Timeout("the answer was not complete at the deadline that the request set".to_owned())
+    }
+
     /// An [`Error::Invalid`] about the whole request.
     pub fn invalid(message: impl Into<String>) -> Error {
         Error::Invalid { message: message.into(), param: None }

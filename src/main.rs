@@ -35,10 +35,9 @@ fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> 
 async fn serve(settings: ServeSettings) -> Result<(), String> {
     telemetry::start(&settings.log, settings.log_format)?;
     let started = start::start(&settings.model).await?;
-    let mut served = started.model;
-    served.name = settings.served_model_name.clone().unwrap_or(served.name);
-    let model = served.name.clone();
-    let server = http::serve(started.service, settings.http(served));
+    let http_settings = settings.http(started.model);
+    let model = http_settings.model.name.clone();
+    let server = http::serve(started.service, http_settings);
     tokio::pin!(server);
     tokio::select! {
         ended = &mut server => ended,

@@ -122,6 +122,33 @@ impl Service {
         self.chat.tokenizer().vocabulary().len()
     }
 
+    /// Tokens of the longest sequence, prompt included.
+    pub fn max_model_len(&self) -> usize {
+        self.engine.limits().max_model_len
+    }
+
+    /// Token ids of a text, special tokens included.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.chat.encode(text)
+    }
+
+    /// The bytes that a token stands for: maybe a part of a character, none for an id without a token.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.chat.tokenizer().vocabulary().bytes(id)
+    }
+
+    /// The text of an input that is no conversation.
+    pub fn text_of(&self, input: &Input) -> Result<String, Error> {
+        match input {
+            Input::Raw(text) => Ok(text.clone()),
+            Input::Tokens(ids) => {
+                let bytes: Vec<u8> = ids.iter().flat_map(|id| self.token_bytes(*id)).copied().collect();
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            Input::Conversation(conversation) => self.chat.render(conversation),
+        }
+    }
+
     /// The checkpoint's own generation settings.
     pub fn defaults(&self) -> &GenerationDefaults {
         self.chat.defaults()
@@ -171,6 +198,29 @@ impl Generation {
                     self.events = None;
                     return Some(Err(error));
                 }
+            }
+        }
+    }
+
+    /// Waits until the request has left the queue. An error ends the answer.
+    pub async fn admitted(&mut self) -> Result<(), Error> {
+        if self.started.is_some() {
+            return Ok(());
+        }
+        let Some(events) = &mut self.events else { return Ok(()) };
+        match events.recv().await {
+            Some(Event::Failed(error)) => {
+                self.events = None;
+                Err(error)
+            }
+            Some(Event::Started) => {
+                self.start_clock();
+                Ok(())
+            }
+            Some(_) => unreachable!("Invariant: a sequence begins with Started"),
+            None => {
+                self.events = None;
+                Err(Error::Unavailable(Unavailable::Unhealthy))
             }
         }
     }

@@ -2,12 +2,14 @@
 
 mod auth;
 mod body;
+mod deadline;
 mod error;
 mod hf;
 mod in_flight;
 mod json;
 mod messages;
 mod negotiation;
+mod openai;
 mod probes;
 mod reply;
 mod routes;
@@ -42,6 +44,8 @@ pub struct HttpSettings {
     pub base_path: Option<String>,
     /// Google Vertex AI's routes, beside all others.
     pub vertex: Option<VertexRoutes>,
+    /// A stream's status is sent once its request has left the queue, or after this.
+    pub status_hold: Duration,
     /// How long requests in flight may still take once the process was told to end.
     pub shutdown_grace: Duration,
 }

@@ -4,11 +4,11 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 use serde_json::json;
 
-use super::{HttpSettings, error, probes, tgi, toolkit};
+use super::{HttpSettings, error, openai, probes, tgi, toolkit};
 use crate::error::Error;
 
 /// Every path, with what answers its GET and HEAD, and what answers its POST.
-const TABLE: [(&str, Option<Get>, Option<Post>); 12] = [
+const TABLE: [(&str, Option<Get>, Option<Post>); 17] = [
     ("/", Some(Get::Ready), Some(Post::Predict)),
     ("/predict", None, Some(Post::Predict)),
     ("/invocations", None, Some(Post::Predict)), // SageMaker's, as is /ping
@@ -17,6 +17,11 @@ const TABLE: [(&str, Option<Get>, Option<Post>); 12] = [
     ("/tokenize", None, Some(Post::Tokenize)),
     ("/chat_tokenize", None, Some(Post::ChatTokenize)),
     ("/info", Some(Get::Info), None),
+    ("/v1/chat/completions", None, Some(Post::ChatCompletions)),
+    ("/predict/v1/chat/completions", None, Some(Post::ChatCompletions)), // huggingface_hub's, where its URL ends in /predict
+    ("/v1/completions", None, Some(Post::Completions)),
+    ("/v1/models", Some(Get::Models), None),
+    ("/v1/models/{id:.+}", Some(Get::Model), None),
     ("/health", Some(Get::Ready), None),
     ("/ping", Some(Get::Ready), None),
     ("/health/live", Some(Get::Live), None),
@@ -29,6 +34,8 @@ enum Get {
     Live,
     Metrics,
     Info,
+    Models,
+    Model,
 }
 
 #[derive(Clone, Copy)]
@@ -38,6 +45,8 @@ enum Post {
     GenerateStream,
     Tokenize,
     ChatTokenize,
+    ChatCompletions,
+    Completions,
 }
 
 /// One row of the table, with the settings' own paths.
@@ -92,7 +101,8 @@ fn add(table: &mut Vec<Entry>, path: &str, get: Option<Get>, post: Option<Post>)
             entry.get = entry.get.or(get);
             entry.post = entry.post.or(post);
         }
-        None => table.push(Entry { path: path.to_owned(), get, post }),
+        // Before the others: `/v1/models/{id}` would take a path such as Vertex AI's own `/v1/models/sardine:predict`.
+        None => table.insert(0, Entry { path: path.to_owned(), get, post }),
     }
 }
 
@@ -105,6 +115,8 @@ impl Entry {
                 Some(Get::Live) => resource.route(route.to(probes::live)),
                 Some(Get::Metrics) => resource.route(route.to(probes::metrics)),
                 Some(Get::Info) => resource.route(route.to(tgi::info)),
+                Some(Get::Models) => resource.route(route.to(openai::list_models)),
+                Some(Get::Model) => resource.route(route.to(openai::get_model)),
                 None => resource,
             };
         }
@@ -114,6 +126,8 @@ impl Entry {
             Some(Post::GenerateStream) => resource.route(web::post().to(tgi::generate_stream)),
             Some(Post::Tokenize) => resource.route(web::post().to(tgi::tokenize)),
             Some(Post::ChatTokenize) => resource.route(web::post().to(tgi::chat_tokenize)),
+            Some(Post::ChatCompletions) => resource.route(web::post().to(openai::chat_completions)),
+            Some(Post::Completions) => resource.route(web::post().to(openai::completions)),
             None => resource,
         };
         let allowed = self.allowed();

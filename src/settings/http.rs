@@ -18,7 +18,7 @@ pub struct ServeSettings {
     pub host: String,
     #[arg(long, env = "SARDINE_PORT", default_value_t = 8080)]
     pub port: u16,
-    /// The name by which the model is known. Default: the hub id, or the folder.
+    /// The name by which clients see the model. Default: the hub id, or the folder.
     #[arg(long, env = "SARDINE_SERVED_MODEL_NAME", value_name = "NAME")]
     pub served_model_name: Option<String>,
     #[command(flatten)]
@@ -65,12 +65,14 @@ pub struct HttpFlags {
 }
 
 impl ServeSettings {
-    /// The HTTP side's settings, to serve `model`.
-    pub fn http(&self, model: ServedModel) -> HttpSettings {
+    /// The HTTP side's settings, to serve `model` under the name that they give it, if any.
+    pub fn http(&self, mut model: ServedModel) -> HttpSettings {
+        model.name = self.served_model_name.clone().unwrap_or(model.name);
         let http = &self.http;
         let is_vertex = http.aip_mode.as_deref() == Some("PREDICTION");
         HttpSettings {
             model,
+            status_hold: Duration::from_secs(10),
             host: self.host.clone(),
             port: self.port,
             max_body_bytes: http.max_body_bytes,

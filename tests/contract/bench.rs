@@ -61,13 +61,14 @@ pub fn events(reply: &Reply) -> Vec<Value> {
 
 pub fn settings() -> HttpSettings {
     let model = ServedModel {
-        name: "org/scripted".to_owned(),
+        name: "the-model".to_owned(),
         pipeline_tag: "image-text-to-text",
         dtype: "bfloat16",
         device: Arc::new("cpu".to_owned().into()),
     };
     HttpSettings {
         model,
+        status_hold: Duration::from_secs(10),
         host: "127.0.0.1".to_owned(),
         port: 0,
         max_body_bytes: 1 << 20,

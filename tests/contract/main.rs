@@ -5,6 +5,7 @@ mod errors;
 mod hangup;
 mod inputs;
 mod negotiation;
+mod openai;
 mod parameters;
 mod pictures;
 mod probes;

@@ -289,7 +289,7 @@ async fn the_server_tells_what_it_serves_and_its_limits() {
     let reply = bench.get("/info").await;
     let (info, limits) = (reply.json(), limits());
     for (field, value) in [
-        ("model_id", json!("org/scripted")),
+        ("model_id", json!("the-model")),
         ("model_sha", Value::Null),
         ("model_dtype", json!("torch.bfloat16")),
         ("model_device_type", json!("cpu")),

@@ -16,21 +16,20 @@ use crate::error::Error;
 use crate::generation::{Delta, Finish, Generation, Service, Token};
 use crate::http::sse;
 
-/// The status is sent with the first token, or after this: platforms count requests without a status to see that they must
-/// scale up, and proxies give up on those that stay silent.
-const LONGEST_WAIT_FOR_STATUS: Duration = Duration::from_secs(10);
-
 /// How long an event is held to see whether the answer ends with it: the engine says so at once or not at all.
 const WAIT_FOR_END: Duration = Duration::from_millis(1);
 
-/// Asks `question` and answers with a stream. What fails before the first token has a status and JSON of its own.
+/// Asks `question` and answers with a stream. What fails before the first token has a status and JSON of its own: the status
+/// is sent with the first token, or after `status_hold`. Platforms count requests without a status to see that they must
+/// scale up, and proxies give up on those that stay silent.
 pub(in crate::http) async fn respond(
     mut response: HttpResponseBuilder,
     service: &Service,
     question: Question,
+    status_hold: Duration,
 ) -> Result<HttpResponse, Error> {
     let mut generation = service.start(question.request).await?;
-    let first = timeout(LONGEST_WAIT_FOR_STATUS, generation.next()).await;
+    let first = timeout(status_hold, generation.next()).await;
     response.insert_header(("x-prompt-tokens", generation.usage().prompt_tokens.to_string()));
     let mut events = Events::new(generation, question.reply);
     match first {

@@ -1,5 +1,7 @@
 //! A question ready for the model, what the reply to it needs, and the asking.
 
+use std::time::Instant;
+
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
@@ -52,6 +54,12 @@ impl Question {
             deadline: None,
         };
         Question { request, reply: ReplyPlan { reply, given, seed } }
+    }
+
+    /// The question of a client that stops waiting at `deadline`.
+    pub(in crate::http) fn until(mut self, deadline: Option<Instant>) -> Question {
+        self.request.deadline = deadline;
+        self
     }
 
     /// All answers to it, whole.

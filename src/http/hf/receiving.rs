@@ -1,22 +1,34 @@
 //! Takes a request in: what can be refused before its body is read, and the reading away from the threads that serve HTTP.
 
+use std::time::Instant;
+
 use actix_web::HttpRequest;
 use actix_web::http::header::{ACCEPT, HeaderName};
 
 use crate::error::Error;
 use crate::generation::Service;
 use crate::http::negotiation::Accepted;
-use crate::http::{HttpSettings, auth};
+use crate::http::{HttpSettings, auth, deadline};
 
-/// What can be refused without reading the body. Gives the forms of a reply that the client takes.
+/// What the headers of a request say.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct Admitted {
+    /// The forms of a reply that the client takes.
+    pub(in crate::http) accepted: Accepted,
+    /// When the client stops waiting.
+    pub(in crate::http) deadline: Option<Instant>,
+}
+
+/// Refuses what can be refused without reading the body.
 pub(in crate::http) fn admit(
     request: &HttpRequest,
     service: &Service,
     settings: &HttpSettings,
-) -> Result<Accepted, Error> {
+) -> Result<Admitted, Error> {
     auth::check(request, settings.api_key.as_deref())?;
     service.check_ready()?;
-    Accepted::read(header(request, ACCEPT).as_deref())
+    let accepted = Accepted::read(header(request, ACCEPT).as_deref())?;
+    Ok(Admitted { accepted, deadline: deadline::read(request.headers())? })
 }
 
 /// A header that is readable text.

@@ -15,7 +15,6 @@ use crate::http::hf::question::{Given, Question};
 use crate::http::hf::receiving::{admit, header, understand};
 use crate::http::hf::{details, events, text};
 use crate::http::json::refuse;
-use crate::http::negotiation::Accepted;
 use crate::http::{HttpSettings, body};
 
 /// POST on /generate.
@@ -47,13 +46,14 @@ async fn whole(
     settings: &web::Data<HttpSettings>,
 ) -> Result<HttpResponse, Error> {
     let received = Instant::now();
-    if !admit(request, service, settings)?.json {
+    let admitted = admit(request, service, settings)?;
+    if !admitted.accepted.json {
         return Err(Error::NotAcceptable(
             "this route answers application/json; a stream comes from /generate_stream".to_owned(),
         ));
     }
     let (mut response, question) = receive(request, payload, service, settings, Delivery::Whole).await?;
-    let (plan, answers) = question.ask(service).await?;
+    let (plan, answers) = question.until(admitted.deadline).ask(service).await?;
     let usages: Vec<_> = answers.iter().map(|answer| answer.usage).collect();
     headers::after(&mut response, &usages, received.elapsed());
     let record = details::records(&plan, &answers).into_iter().next().map(|(_, record)| record);
@@ -67,9 +67,9 @@ async fn streamed(
     settings: &web::Data<HttpSettings>,
 ) -> Result<HttpResponse, Error> {
     // Clients that ask for JSON on every route take the stream as well.
-    let _either: Accepted = admit(request, service, settings)?;
+    let admitted = admit(request, service, settings)?;
     let (response, question) = receive(request, payload, service, settings, Delivery::Streamed).await?;
-    events::respond(response, service, question).await
+    events::respond(response, service, question.until(admitted.deadline), settings.status_hold).await
 }
 
 /// Reads a request, and begins the response with what is known of it.

@@ -14,7 +14,7 @@ use crate::generation::Service;
 use crate::http::HttpSettings;
 use crate::http::hf::parameters::{self, Delivery, Reading, TRANSFORMERS};
 use crate::http::hf::question::Question;
-use crate::http::hf::receiving::understand;
+use crate::http::hf::receiving::{Admitted, understand};
 use crate::http::json::refuse;
 use crate::http::negotiation::{self, Accepted, Body};
 
@@ -27,7 +27,7 @@ pub(super) struct Sent {
     pub(super) user_agent: Option<String>,
     pub(super) query: String,
     pub(super) body: Bytes,
-    pub(super) accepted: Accepted,
+    pub(super) admitted: Admitted,
 }
 
 /// A request as it was understood.
@@ -58,13 +58,15 @@ fn batch(sent: Sent, service: &Service, settings: &HttpSettings) -> Result<Batch
     if is_picture && sent.user_agent.is_some_and(|agent| agent.starts_with(JAVASCRIPT_CLIENT)) {
         form = Form::Record;
     }
-    let delivery = delivery(stream, sent.accepted)?;
+    let delivery = delivery(stream, sent.admitted.accepted)?;
+    let deadline = sent.admitted.deadline;
     let mut warnings = Vec::new();
     let are_several = records.len() > 1;
     let reading =
         Reading { dialect: &TRANSFORMERS, defaults: service.defaults(), vocab_size: service.vocab_size(), delivery };
     let asked = records.into_iter().enumerate().map(|(index, record)| {
         let asking = asking(record, reading, settings, &mut warnings);
+        let asking = asking.map(|Asking { question, place }| Asking { question: question.until(deadline), place });
         asking.map_err(|error| if are_several { error::in_record(error, index) } else { error })
     });
     let asked = asked.collect::<Result<Vec<Asking>, Error>>()?;

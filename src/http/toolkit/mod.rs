@@ -44,13 +44,13 @@ async fn respond(
     settings: &web::Data<HttpSettings>,
 ) -> Result<HttpResponse, Error> {
     let received = Instant::now();
-    let accepted = admit(request, service, settings)?;
+    let admitted = admit(request, service, settings)?;
     let sent = Sent {
         content_type: header(request, CONTENT_TYPE),
         user_agent: header(request, USER_AGENT),
         query: request.query_string().to_owned(),
         body: body::read(request, payload, settings.max_body_bytes).await?,
-        accepted,
+        admitted,
     };
     let Batch { wanted, warnings } = batch::read(sent, service, settings).await?;
     let mut response = HttpResponse::Ok();
@@ -58,7 +58,7 @@ async fn respond(
         response.insert_header(("x-warning", warnings.join("; ")));
     }
     match wanted {
-        Wanted::Streamed(question) => events::respond(response, service, *question).await,
+        Wanted::Streamed(question) => events::respond(response, service, *question, settings.status_hold).await,
         Wanted::Whole { asked, form } => {
             let answered = ask_all(service, asked).await?;
             let usages: Vec<_> = answered.iter().flat_map(|one| &one.answers).map(|answer| answer.usage).collect();

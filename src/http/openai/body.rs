@@ -1,0 +1,96 @@
+//! A request's body: JSON into the fields of a route, with the place of whatever is wrong and the names of what nobody reads.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::http::json::{kind, refuse};
+use crate::http::negotiation::{self, Body};
+
+/// The fields of a request: those of one route only, and those of both.
+#[derive(Debug)]
+pub(super) struct Fields<R, B> {
+    pub(super) route: R,
+    pub(super) both: B,
+    /// Fields that were sent and that nobody reads.
+    pub(super) ignored: Vec<String>,
+}
+
+/// Reads a body as the fields `R` of a route and the fields `B` of both. (Two structs rather than one flattened into the
+/// other: through serde's `flatten` an error loses its place.)
+pub(super) fn read<R, B>(content_type: Option<&str>, body: Bytes) -> Result<Fields<R, B>, Error>
+where
+    R: DeserializeOwned,
+    B: DeserializeOwned,
+{
+    let body = match negotiation::classify(content_type, body)? {
+        Body::Json(body) => body,
+        Body::Picture(_) => {
+            let message = "this route takes application/json; send a picture in a message, as an `image_url` part";
+            return Err(Error::UnsupportedMediaType(message.to_owned()));
+        }
+    };
+    let text = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&body);
+    let value: Value =
+        serde_json::from_slice(text).map_err(|error| Error::invalid(format!("the body is not valid JSON: {error}")))?;
+    if !value.is_object() {
+        return Err(Error::invalid(format!("the body must be a JSON object, not {}", kind(&value))));
+    }
+    let (route, ignored_by_route) = fields(&value)?;
+    let (both, ignored_by_both) = fields(&value)?;
+    let ignored = ignored_by_route.intersection(&ignored_by_both).cloned().collect();
+    Ok(Fields { route, both, ignored })
+}
+
+/// The fields that `T` has, and the names of the others.
+fn fields<T: DeserializeOwned>(body: &Value) -> Result<(T, BTreeSet<String>), Error> {
+    let mut ignored = BTreeSet::new();
+    let mut ignore = |path: serde_ignored::Path| _ = ignored.insert(path.to_string());
+    let fields = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(body, &mut ignore));
+    let fields = fields.map_err(|error| {
+        let path = error.path().to_string();
+        refuse(if path == "." { "" } else { &path }, &format!("is wrong: {}", error.inner()))
+    })?;
+    Ok((fields, ignored))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::{Value, json};
+
+    use super::{Fields, read};
+    use crate::error::Error;
+    use crate::http::openai::request::{ChatFields, GenerationFields};
+
+    fn chat(body: Value) -> Result<Fields<ChatFields, GenerationFields>, Error> {
+        read(Some("application/json"), Bytes::from(body.to_string()))
+    }
+
+    #[test]
+    fn what_nobody_reads_is_listed() {
+        let body = json!({"messages": [], "temperature": 1, "user": "me", "stream_options": {"x": 1}, "top_k": null});
+        let read = chat(body).unwrap();
+        assert_eq!(read.ignored, ["stream_options.x", "user"]);
+        assert_eq!(read.both.temperature, Some(1.0));
+        assert_eq!(read.route.messages, Some(vec![]));
+    }
+
+    #[test]
+    fn an_error_names_its_place() {
+        for (body, place) in [
+            (json!({"temperature": "hot"}), "temperature"),
+            (json!({"stop": [1]}), "stop"),
+            (json!({"stream_options": {"include_usage": 3}}), "stream_options.include_usage"),
+            (json!({"messages": "hi"}), "messages"),
+            (json!({"reasoning_effort": "huge"}), "reasoning_effort"),
+        ] {
+            let Err(Error::Invalid { param, message }) = chat(body.clone()) else { panic!("{body} was accepted") };
+            assert_eq!(param.as_deref(), Some(place), "{message}");
+        }
+        assert!(read::<ChatFields, GenerationFields>(None, Bytes::from_static(b"[1]")).is_err());
+    }
+}

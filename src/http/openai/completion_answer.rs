@@ -1,0 +1,118 @@
+//! One completion, piece by piece: its text, the prompt before it where that is echoed, and the tokens' probabilities.
+
+use std::time::Instant;
+
+use super::reply::CompletionLogprobs;
+use super::stream::Answer;
+use crate::error::Error;
+use crate::generation::{Delta, Finish, Generation, Token, Usage};
+
+/// What the reply to a completion shows.
+#[derive(Debug, Clone)]
+pub(super) struct Shown {
+    /// The prompt's text, where it is echoed.
+    pub(super) echo: Option<String>,
+    pub(super) logprobs: bool,
+    /// Tokens that end the answer: no part of it.
+    pub(super) eos: Vec<u32>,
+    /// An answer that was cut off after this moment is a timeout.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// A part of a completion.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Part {
+    pub(super) text: String,
+    pub(super) logprobs: Option<CompletionLogprobs>,
+    /// In the last part.
+    pub(super) finish_reason: Option<&'static str>,
+}
+
+/// A completion on its way.
+pub(super) struct CompletionAnswer {
+    generation: Generation,
+    shown: Shown,
+    /// Characters of the tokens so far.
+    offset: usize,
+    is_over: bool,
+}
+
+impl CompletionAnswer {
+    pub(super) fn new(generation: Generation, shown: Shown) -> CompletionAnswer {
+        CompletionAnswer { generation, shown, offset: 0, is_over: false }
+    }
+
+    /// All of it.
+    pub(super) async fn collect(&mut self) -> Result<Part, Error> {
+        let mut whole = Part { logprobs: self.shown.logprobs.then(CompletionLogprobs::default), ..Part::default() };
+        while let Some(part) = self.next().await {
+            let part = part?;
+            whole.text.push_str(&part.text);
+            if let (Some(all), Some(some)) = (&mut whole.logprobs, part.logprobs) {
+                all.append(some);
+            }
+            whole.finish_reason = part.finish_reason.or(whole.finish_reason);
+        }
+        Ok(whole)
+    }
+
+    fn part(&mut self, delta: Delta) -> Part {
+        let tokens: Vec<Token> = delta.tokens.into_iter().filter(|token| !self.shown.eos.contains(&token.id)).collect();
+        let logprobs = (self.shown.logprobs && !tokens.is_empty()).then(|| self.logprobs(&tokens));
+        Part { text: delta.text, logprobs, finish_reason: None }
+    }
+
+    fn logprobs(&mut self, tokens: &[Token]) -> CompletionLogprobs {
+        let mut logprobs = CompletionLogprobs::default();
+        for token in tokens {
+            logprobs.push(&token.text, Some(token.logprob), &token.top, self.offset);
+            self.offset += token.text.chars().count();
+        }
+        logprobs
+    }
+
+    fn last(&self) -> Result<Part, Error> {
+        let finish = self.generation.finish().unwrap_or(Finish::Length);
+        let finish_reason = match finish {
+            Finish::Time if self.shown.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                return Err(Error::missed_deadline());
+            }
+            Finish::Length | Finish::Time => "length",
+            Finish::Eos | Finish::StopString => "stop",
+        };
+        Ok(Part { finish_reason: Some(finish_reason), ..Part::default() })
+    }
+}
+
+impl Answer for CompletionAnswer {
+    type Part = Part;
+
+    async fn next(&mut self) -> Option<Result<Part, Error>> {
+        if let Some(text) = self.shown.echo.take() {
+            return Some(Ok(Part { text, ..Part::default() }));
+        }
+        loop {
+            match self.generation.next().await {
+                _ if self.is_over => return None,
+                Some(Ok(delta)) => {
+                    let part = self.part(delta);
+                    if part != Part::default() {
+                        return Some(Ok(part));
+                    }
+                }
+                Some(Err(error)) => {
+                    self.is_over = true;
+                    return Some(Err(error));
+                }
+                None => {
+                    self.is_over = true;
+                    return Some(self.last());
+                }
+            }
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        self.generation.usage()
+    }
+}

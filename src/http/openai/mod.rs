@@ -1,0 +1,118 @@
+//! OpenAI's API, with the fields that vLLM added to it: chat completions, completions and the list of models.
+//!
+//! A chat's body passes through `body` (JSON into fields), `request` (the fields), `conversation` (messages, tools, template)
+//! and `resolve` (every default), and comes back through `chat_answer` (parts of an answer, the same whole and streamed) as
+//! one `reply` or as a stream of them. Completions take the same way with `completion` in the place of `chat`.
+
+mod body;
+mod chat;
+mod chat_answer;
+mod completion;
+mod completion_answer;
+mod conversation;
+mod error;
+mod head;
+mod logprobs;
+mod models;
+mod reply;
+mod request;
+mod resolve;
+mod stream;
+
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use bytes::Bytes;
+
+use super::{HttpSettings, auth, body as http_body, deadline};
+use crate::error::Error;
+use crate::generation::Service;
+pub(super) use models::{get_model, list_models};
+
+/// Names the fields that were sent and that nobody reads, so that a slip of the finger does not go unseen.
+const IGNORED_FIELDS: &str = "x-ignored-fields";
+
+/// POST /v1/chat/completions. Dropped when its client leaves, which cancels what it asked for.
+pub(super) async fn chat_completions(
+    request: HttpRequest,
+    payload: web::Payload,
+    service: web::Data<Service>,
+    settings: web::Data<HttpSettings>,
+) -> HttpResponse {
+    let outcome = async {
+        let sent = receive(&request, payload, &service, &settings).await?;
+        let (service, settings) = (service.get_ref().clone(), settings.into_inner());
+        let (asked, ignored) = off_the_async_threads({
+            let (service, settings) = (service.clone(), settings.clone());
+            move || chat::read(sent, &service, &settings)
+        })
+        .await?;
+        chat::respond(response(&ignored), service, asked, settings.status_hold).await
+    };
+    outcome.await.unwrap_or_else(|error| error::respond(&error))
+}
+
+/// POST /v1/completions.
+pub(super) async fn completions(
+    request: HttpRequest,
+    payload: web::Payload,
+    service: web::Data<Service>,
+    settings: web::Data<HttpSettings>,
+) -> HttpResponse {
+    let outcome = async {
+        let sent = receive(&request, payload, &service, &settings).await?;
+        let (service, settings) = (service.get_ref().clone(), settings.into_inner());
+        let (asked, ignored) = off_the_async_threads({
+            let (service, settings) = (service.clone(), settings.clone());
+            move || completion::read(sent, &service, &settings)
+        })
+        .await?;
+        completion::respond(response(&ignored), service, asked, settings.status_hold).await
+    };
+    outcome.await.unwrap_or_else(|error| error::respond(&error))
+}
+
+/// A request as it came in.
+struct Sent {
+    content_type: Option<String>,
+    body: Bytes,
+    deadline: Option<std::time::Instant>,
+}
+
+/// What can be refused without reading the body is, and then the body is read. `Accept` is not looked at: OpenAI's client
+/// says application/json also where it wants a stream.
+async fn receive(
+    request: &HttpRequest,
+    payload: web::Payload,
+    service: &Service,
+    settings: &HttpSettings,
+) -> Result<Sent, Error> {
+    auth::check(request, settings.api_key.as_deref())?;
+    service.check_ready()?;
+    let deadline = deadline::read(request.headers())?;
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let body = http_body::read(request, payload, settings.max_body_bytes).await?;
+    Ok(Sent { content_type, body, deadline })
+}
+
+/// A body of megabytes takes its time to read.
+async fn off_the_async_threads<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(read).await.unwrap_or_else(|panic| {
+        let message = format!("reading the request failed: {panic}");
+        Err(Error::Generation { message, deterministic: true })
+    })
+}
+
+/// The response to a request that was understood.
+fn response(ignored: &[String]) -> HttpResponseBuilder {
+    let mut response = HttpResponse::Ok();
+    if !ignored.is_empty() {
+        // Names come from the client: what a header cannot hold is replaced.
+        let is_plain = |c: char| c.is_ascii_graphic() && c != ',';
+        let plain = |name: &String| -> String { name.chars().map(|c| if is_plain(c) { c } else { '?' }).collect() };
+        let names: Vec<String> = ignored.iter().take(50).map(plain).collect();
+        response.insert_header((IGNORED_FIELDS, names.join(", ")));
+    }
+    response
+}
