@@ -3,6 +3,7 @@
 mod auth;
 mod body;
 mod deadline;
+mod docs;
 mod error;
 mod hf;
 mod in_flight;
@@ -13,6 +14,7 @@ mod openai;
 mod probes;
 mod reply;
 mod routes;
+mod schema;
 mod server;
 mod sse;
 mod tgi;

@@ -4,11 +4,11 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 use serde_json::json;
 
-use super::{HttpSettings, error, openai, probes, tgi, toolkit};
+use super::{HttpSettings, docs, error, openai, probes, tgi, toolkit};
 use crate::error::Error;
 
 /// Every path, with what answers its GET and HEAD, and what answers its POST.
-const TABLE: [(&str, Option<Get>, Option<Post>); 17] = [
+const TABLE: [(&str, Option<Get>, Option<Post>); 21] = [
     ("/", Some(Get::Ready), Some(Post::Predict)),
     ("/predict", None, Some(Post::Predict)),
     ("/invocations", None, Some(Post::Predict)), // SageMaker's, as is /ping
@@ -26,20 +26,27 @@ const TABLE: [(&str, Option<Get>, Option<Post>); 17] = [
     ("/ping", Some(Get::Ready), None),
     ("/health/live", Some(Get::Live), None),
     ("/metrics", Some(Get::Metrics), None),
+    ("/openapi.json", Some(Get::OpenApi), None),
+    ("/api-doc/openapi.json", Some(Get::OpenApi), None), // TGI's
+    ("/docs", Some(Get::Docs), None),
+    ("/docs/{file}", Some(Get::DocsFile), None),
 ];
 
-#[derive(Clone, Copy)]
-enum Get {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Get {
     Ready,
     Live,
     Metrics,
     Info,
+    OpenApi,
+    Docs,
+    DocsFile,
     Models,
     Model,
 }
 
-#[derive(Clone, Copy)]
-enum Post {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Post {
     Predict,
     Generate,
     GenerateStream,
@@ -50,10 +57,10 @@ enum Post {
 }
 
 /// One row of the table, with the settings' own paths.
-struct Entry {
-    path: String,
-    get: Option<Get>,
-    post: Option<Post>,
+pub(super) struct Entry {
+    pub(super) path: String,
+    pub(super) get: Option<Get>,
+    pub(super) post: Option<Post>,
 }
 
 /// Registers every path, and again below the base path where there is one.
@@ -80,7 +87,8 @@ pub(super) async fn not_found(request: HttpRequest, settings: web::Data<HttpSett
     HttpResponse::build(error::status(&missing)).json(body)
 }
 
-fn table(settings: &HttpSettings) -> Vec<Entry> {
+/// All rows.
+pub(super) fn table(settings: &HttpSettings) -> Vec<Entry> {
     let entry = |(path, get, post): &(&str, Option<Get>, Option<Post>)| Entry {
         path: (*path).to_owned(),
         get: *get,
@@ -92,6 +100,18 @@ fn table(settings: &HttpSettings) -> Vec<Entry> {
         add(&mut table, &vertex.predict, None, Some(Post::Predict));
     }
     table
+}
+
+/// The path under which `get` is described.
+pub(super) fn first_path_of_get(get: Get) -> &'static str {
+    let first = TABLE.iter().find(|(_, other, _)| *other == Some(get));
+    first.map_or("", |(path, _, _)| *path)
+}
+
+/// The path under which `post` is described.
+pub(super) fn first_path_of_post(post: Post) -> &'static str {
+    let first = TABLE.iter().find(|(_, _, other)| *other == Some(post));
+    first.map_or("", |(path, _, _)| *path)
 }
 
 /// Adds a path, or what the path lacks where it is in the table already.
@@ -115,6 +135,9 @@ impl Entry {
                 Some(Get::Live) => resource.route(route.to(probes::live)),
                 Some(Get::Metrics) => resource.route(route.to(probes::metrics)),
                 Some(Get::Info) => resource.route(route.to(tgi::info)),
+                Some(Get::OpenApi) => resource.route(route.to(docs::openapi)),
+                Some(Get::Docs) => resource.route(route.to(docs::page)),
+                Some(Get::DocsFile) => resource.route(route.to(docs::file)),
                 Some(Get::Models) => resource.route(route.to(openai::list_models)),
                 Some(Get::Model) => resource.route(route.to(openai::get_model)),
                 None => resource,

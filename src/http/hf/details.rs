@@ -1,83 +1,83 @@
-//! Answers as records: `generated_text`, with TGI's `details` where asked for.
-
-use serde_json::{Map, Value, json};
+//! Answers as records, with TGI's details where asked for.
 
 use super::question::ReplyPlan;
-use crate::generation::{Answer, Finish, Token};
+use super::record::{BestOfSequence, Details, FinishReason, GeneratedText, Record, Sequence, Token, TopToken};
+use crate::generation::{self, Answer, Finish};
 
-/// The records of one question's `answers`, each with the answer that it tells of.
-pub(in crate::http) fn records<'a>(plan: &ReplyPlan, answers: &'a [Answer]) -> Vec<(&'a Answer, Map<String, Value>)> {
+/// The records of one question's `answers`.
+pub(in crate::http) fn records(plan: &ReplyPlan, answers: &[Answer]) -> Vec<Record> {
     if plan.reply.best_of > 1 {
         return best(plan, answers).into_iter().collect();
     }
-    answers.iter().enumerate().map(|(index, answer)| (answer, record(plan, index, answer))).collect()
+    answers.iter().enumerate().map(|(index, answer)| record(plan, index, answer)).collect()
 }
 
 /// The likeliest answer, with the others in its details: TGI's `best_of`.
-fn best<'a>(plan: &ReplyPlan, answers: &'a [Answer]) -> Option<(&'a Answer, Map<String, Value>)> {
+fn best(plan: &ReplyPlan, answers: &[Answer]) -> Option<Record> {
     let likelihood = |index: &usize| mean_logprob(&answers[*index]);
     let best = (0..answers.len()).max_by(|a, b| likelihood(a).total_cmp(&likelihood(b)))?;
     let mut record = record(plan, best, &answers[best]);
-    if let Some(details) = record.get_mut("details") {
+    if let Some(details) = &mut record.details {
         let others = answers.iter().enumerate().filter(|(index, _)| *index != best);
-        let other = |(index, answer): (usize, &Answer)| {
-            let mut sequence = details_of(plan, index, answer);
-            sequence.insert("generated_text".to_owned(), generated_text(plan, answer));
-            Value::Object(sequence)
+        let other = |(index, answer): (usize, &Answer)| BestOfSequence {
+            generated_text: generated_text(plan, answer),
+            sequence: sequence(plan, index, answer),
         };
-        details["best_of_sequences"] = others.map(other).collect();
+        details.best_of_sequences = Some(others.map(other).collect());
     }
-    Some((&answers[best], record))
+    Some(record)
 }
 
-fn record(plan: &ReplyPlan, index: usize, answer: &Answer) -> Map<String, Value> {
-    let mut record = Map::new();
-    record.insert("generated_text".to_owned(), generated_text(plan, answer));
-    if plan.reply.details {
-        record.insert("details".to_owned(), Value::Object(details_of(plan, index, answer)));
+fn record(plan: &ReplyPlan, index: usize, answer: &Answer) -> Record {
+    let details =
+        plan.reply.details.then(|| Details { sequence: sequence(plan, index, answer), best_of_sequences: None });
+    Record {
+        generated_text: generated_text(plan, answer),
+        details,
+        answer: plan.is_visual_question.then(|| answer.text.trim().to_owned()),
+        score: plan.is_visual_question.then(|| mean_logprob(answer).exp()),
     }
-    record
 }
 
-fn generated_text(plan: &ReplyPlan, answer: &Answer) -> Value {
+fn generated_text(plan: &ReplyPlan, answer: &Answer) -> GeneratedText {
     match &plan.given {
         Some(given) => given.clone().with_answer(&answer.text),
-        None => json!(answer.text),
+        None => GeneratedText::Text(answer.text.clone()),
     }
 }
 
-fn details_of(plan: &ReplyPlan, index: usize, answer: &Answer) -> Map<String, Value> {
-    let mut details = Map::new();
-    details.insert("finish_reason".to_owned(), json!(finish_reason(answer.finish)));
-    details.insert("generated_tokens".to_owned(), json!(answer.usage.generated_tokens));
-    details.insert("seed".to_owned(), json!(plan.seed.map(|seed| seed.wrapping_add(index as u64))));
-    details.insert("prefill".to_owned(), json!([]));
-    details.insert("tokens".to_owned(), answer.tokens.iter().map(token).collect());
-    if answer.tokens.iter().any(|token| !token.top.is_empty()) {
-        details.insert("top_tokens".to_owned(), answer.tokens.iter().map(top_tokens).collect());
+fn sequence(plan: &ReplyPlan, index: usize, answer: &Answer) -> Sequence {
+    let has_alternatives = answer.tokens.iter().any(|token| !token.top.is_empty());
+    Sequence {
+        finish_reason: finish_reason(answer.finish),
+        generated_tokens: answer.usage.generated_tokens,
+        seed: plan.seed.map(|seed| seed.wrapping_add(index as u64)),
+        prefill: Vec::new(),
+        tokens: answer.tokens.iter().map(|one| token(one, &one.text)).collect(),
+        top_tokens: has_alternatives.then(|| answer.tokens.iter().map(top_tokens).collect()),
     }
-    details
 }
 
-/// TGI's words; a time limit is a length to those who know three reasons only.
-pub(super) fn finish_reason(finish: Finish) -> &'static str {
+/// TGI's words.
+pub(super) fn finish_reason(finish: Finish) -> FinishReason {
     match finish {
-        Finish::Eos => "eos_token",
-        Finish::StopString => "stop_sequence",
-        Finish::Length | Finish::Time => "length",
+        Finish::Eos => FinishReason::EosToken,
+        Finish::StopString => FinishReason::StopSequence,
+        Finish::Length | Finish::Time => FinishReason::Length,
     }
 }
 
-fn token(token: &Token) -> Value {
-    json!({ "id": token.id, "text": token.text, "logprob": token.logprob, "special": token.special })
+/// `token` with the text `text`.
+pub(super) fn token(token: &generation::Token, text: &str) -> Token {
+    Token { id: token.id, text: text.to_owned(), logprob: token.logprob, special: token.special }
 }
 
-pub(super) fn top_tokens(token: &Token) -> Value {
-    token.top.iter().map(|(id, text, logprob)| json!({ "id": id, "text": text, "logprob": logprob })).collect()
+pub(super) fn top_tokens(token: &generation::Token) -> Vec<TopToken> {
+    token.top.iter().map(|(id, text, logprob)| TopToken { id: *id, text: text.clone(), logprob: *logprob }).collect()
 }
 
 /// The mean of the tokens' log-probabilities: how sure the model was, whatever the length.
-pub(in crate::http) fn mean_logprob(answer: &Answer) -> f32 {
+fn mean_logprob(answer: &Answer) -> f32 {
     let sum: f32 = answer.tokens.iter().map(|token| token.logprob).sum();
     sum / answer.tokens.len().max(1) as f32
 }

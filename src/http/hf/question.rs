@@ -6,6 +6,7 @@ use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use super::parameters::{Parameters, Reply};
+use super::record::GeneratedText;
 use crate::error::Error;
 use crate::generation::{Answer, ChatRequest, Ending, Generation, Input, Service};
 use crate::media::Source;
@@ -25,6 +26,8 @@ pub(in crate::http) struct ReplyPlan {
     pub(in crate::http) given: Option<Given>,
     /// `None`: greedy.
     pub(in crate::http) seed: Option<u64>,
+    /// The record carries `answer` and `score` as well.
+    pub(in crate::http) is_visual_question: bool,
 }
 
 /// What the client asked, for the reply to repeat.
@@ -53,7 +56,7 @@ impl Question {
             prompt_logprobs: None,
             deadline: None,
         };
-        Question { request, reply: ReplyPlan { reply, given, seed } }
+        Question { request, reply: ReplyPlan { reply, given, seed, is_visual_question: false } }
     }
 
     /// The question of a client that stops waiting at `deadline`.
@@ -79,15 +82,15 @@ impl ReplyPlan {
 
 impl Given {
     /// The whole text, or the whole conversation, with the answer at its end: the pipeline's form.
-    pub(in crate::http) fn with_answer(self, answer: &str) -> Value {
+    pub(in crate::http) fn with_answer(self, answer: &str) -> GeneratedText {
         match self {
-            Given::Text(text) => Value::String(text + answer),
+            Given::Text(text) => GeneratedText::Text(text + answer),
             Given::Conversation { mut messages, ending } => {
                 match messages.last_mut().filter(|_| ending == Ending::Continue) {
                     Some(last) => append(last, answer),
                     None => messages.push(json!({ "role": "assistant", "content": answer })),
                 }
-                Value::Array(messages)
+                GeneratedText::Conversation(messages)
             }
         }
     }

@@ -4,8 +4,10 @@ use std::time::Instant;
 
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
-use serde_json::Value;
+use serde_json::Map;
 
+use super::error::Failures;
+use super::schema::GenerateRequest;
 use super::wire::{Call, Sent};
 use super::{error, headers};
 use crate::error::Error;
@@ -13,11 +15,20 @@ use crate::generation::{Input, Service};
 use crate::http::hf::parameters::{self, Delivery, Reading, TGI};
 use crate::http::hf::question::{Given, Question};
 use crate::http::hf::receiving::{admit, header, understand};
+use crate::http::hf::record::{Record, StreamEvent};
 use crate::http::hf::{details, events, text};
 use crate::http::json::refuse;
 use crate::http::{HttpSettings, body};
 
-/// POST on /generate.
+/// Continues a prompt, whole.
+#[utoipa::path(
+    post, path = "/generate", operation_id = "tgi", tag = "Text Generation Inference",
+    request_body = GenerateRequest,
+    responses(
+        (status = 200, description = "The answer.", body = Record),
+        Failures,
+    ),
+)]
 pub(in crate::http) async fn generate(
     request: HttpRequest,
     payload: web::Payload,
@@ -28,7 +39,16 @@ pub(in crate::http) async fn generate(
     outcome.unwrap_or_else(|error| error::respond(&error))
 }
 
-/// POST on /generate_stream.
+/// Continues a prompt, token by token. The last event has the whole text; what fails after the first event is an event with
+/// `error` and `error_type`.
+#[utoipa::path(
+    post, path = "/generate_stream", operation_id = "tgi", tag = "Text Generation Inference",
+    request_body = GenerateRequest,
+    responses(
+        (status = 200, description = "The tokens of the answer.", body = StreamEvent, content_type = "text/event-stream"),
+        Failures,
+    ),
+)]
 pub(in crate::http) async fn generate_stream(
     request: HttpRequest,
     payload: web::Payload,
@@ -56,8 +76,7 @@ async fn whole(
     let (plan, answers) = question.until(admitted.deadline).ask(service).await?;
     let usages: Vec<_> = answers.iter().map(|answer| answer.usage).collect();
     headers::after(&mut response, &usages, received.elapsed());
-    let record = details::records(&plan, &answers).into_iter().next().map(|(_, record)| record);
-    Ok(response.json(Value::Object(record.unwrap_or_default())))
+    Ok(response.json(details::records(&plan, &answers).into_iter().next()))
 }
 
 async fn streamed(
@@ -110,7 +129,7 @@ fn question(
         return Err(refuse("stream", "is for POST /; here the route says it: /generate or /generate_stream"));
     }
     let reading = Reading { dialect: &TGI, defaults: service.defaults(), vocab_size: service.vocab_size(), delivery };
-    let given = parameters::merge(serde_json::Map::new(), parameters)?;
+    let given = parameters::merge(Map::new(), parameters)?;
     let mut parameters = parameters::resolve(given, reading)?;
     if parameters.template.raw_prompt == Some(false) {
         return Err(refuse("raw_prompt", "is always true on this route"));

@@ -2,13 +2,14 @@
 
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::generation::Service;
 use crate::http::hf::parameters::TGI;
 use crate::http::{HttpSettings, server};
 
 /// TGI's fields. A field of which there is nothing to say is null.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(in crate::http) struct Info {
     model_id: String,
     model_sha: Option<String>,
@@ -35,7 +36,11 @@ pub(in crate::http) struct Info {
     docker_label: Option<&'static str>,
 }
 
-/// GET on /info.
+/// What is served, and the limits of the server.
+#[utoipa::path(
+    get, path = "/info", operation_id = "tgi", tag = "Text Generation Inference",
+    responses((status = 200, description = "The model and the limits.", body = Info)),
+)]
 pub(in crate::http) async fn info(service: web::Data<Service>, settings: web::Data<HttpSettings>) -> HttpResponse {
     let (model, limits) = (&settings.model, service.limits());
     HttpResponse::Ok().json(Info {

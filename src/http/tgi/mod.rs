@@ -4,10 +4,11 @@
 //! or `hf::events`. TGI's `POST /` is the toolkit's.
 
 mod error;
-mod generate;
+pub(super) mod generate;
 mod headers;
-mod info;
-mod tokenize;
+pub(super) mod info;
+mod schema;
+pub(super) mod tokenize;
 mod wire;
 
 pub(super) use generate::{generate, generate_stream};

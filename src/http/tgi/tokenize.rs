@@ -2,9 +2,12 @@
 
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::error;
+use super::error::Failures;
+use super::schema::{ChatTokenizeRequest, ChatTokenizeResponse, SimpleToken, TokenizeRequest};
 use super::wire::Sent;
 use crate::chat::Span;
 use crate::error::Error;
@@ -15,7 +18,15 @@ use crate::http::json::{kind, refuse};
 use crate::http::messages::take_pictures;
 use crate::http::{HttpSettings, body};
 
-/// POST on /tokenize.
+/// The tokens of a text, special tokens included. Pictures in it are text.
+#[utoipa::path(
+    post, path = "/tokenize", operation_id = "tgi", tag = "Text Generation Inference",
+    request_body = TokenizeRequest,
+    responses(
+        (status = 200, description = "The tokens.", body = Vec<SimpleToken>),
+        Failures,
+    ),
+)]
 pub(in crate::http) async fn tokenize(
     request: HttpRequest,
     payload: web::Payload,
@@ -24,12 +35,20 @@ pub(in crate::http) async fn tokenize(
 ) -> HttpResponse {
     let tokenized = async {
         let text = receive(&request, payload, &service, &settings, Sent::text).await?;
-        Ok(spans(service.tokenize(text).await?))
+        Ok(service.tokenize(text).await?.into_iter().map(simple).collect::<Vec<SimpleToken>>())
     };
     answer(tokenized.await)
 }
 
-/// POST on /chat_tokenize.
+/// The text that the chat template makes of a conversation, and its tokens.
+#[utoipa::path(
+    post, path = "/chat_tokenize", operation_id = "tgi", tag = "Text Generation Inference",
+    request_body = ChatTokenizeRequest,
+    responses(
+        (status = 200, description = "The text and its tokens.", body = ChatTokenizeResponse),
+        Failures,
+    ),
+)]
 pub(in crate::http) async fn chat_tokenize(
     request: HttpRequest,
     payload: web::Payload,
@@ -39,7 +58,7 @@ pub(in crate::http) async fn chat_tokenize(
     let tokenized = async {
         let conversation = receive(&request, payload, &service, &settings, |sent| conversation(sent.object()?)).await?;
         let (text, tokens) = service.tokenize_conversation(conversation).await?;
-        Ok(json!({ "tokenize_response": spans(tokens), "templated_text": text }))
+        Ok(ChatTokenizeResponse { tokenize_response: tokens.into_iter().map(simple).collect(), templated_text: text })
     };
     answer(tokenized.await)
 }
@@ -77,12 +96,11 @@ fn conversation(mut body: Map<String, Value>) -> Result<Conversation, Error> {
     })
 }
 
-fn spans(spans: Vec<Span>) -> Value {
-    let span = |span: Span| json!({ "id": span.id, "text": span.text, "start": span.start, "stop": span.stop });
-    spans.into_iter().map(span).collect()
+fn simple(Span { id, text, start, stop }: Span) -> SimpleToken {
+    SimpleToken { id, text, start, stop }
 }
 
-fn answer(outcome: Result<Value, Error>) -> HttpResponse {
+fn answer(outcome: Result<impl Serialize, Error>) -> HttpResponse {
     match outcome {
         Ok(body) => HttpResponse::Ok().json(body),
         Err(error) => error::respond(&error),

@@ -66,7 +66,8 @@ fn batch(sent: Sent, service: &Service, settings: &HttpSettings) -> Result<Batch
         Reading { dialect: &TRANSFORMERS, defaults: service.defaults(), vocab_size: service.vocab_size(), delivery };
     let asked = records.into_iter().enumerate().map(|(index, record)| {
         let asking = asking(record, reading, settings, &mut warnings);
-        let asking = asking.map(|Asking { question, place }| Asking { question: question.until(deadline), place });
+        let asking =
+            asking.map(|Asking { question, instance }| Asking { question: question.until(deadline), instance });
         asking.map_err(|error| if are_several { error::in_record(error, index) } else { error })
     });
     let asked = asked.collect::<Result<Vec<Asking>, Error>>()?;

@@ -9,6 +9,7 @@ mod inputs;
 mod output;
 mod query;
 mod question;
+mod schema;
 mod wire;
 
 use std::time::Instant;
@@ -17,16 +18,36 @@ use actix_web::http::header::{CONTENT_TYPE, USER_AGENT};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::try_join_all;
 
+use super::hf::details::records;
 use super::hf::events;
 use super::hf::receiving::{admit, header};
+use super::hf::record::StreamEvent;
 use super::{HttpSettings, body, reply};
 use crate::error::Error;
 use crate::generation::Service;
 use batch::{Batch, Sent, Wanted};
-use output::Answered;
+use error::Failures;
+use output::{Answered, Reply};
 use question::Asking;
+use schema::PredictRequest;
 
-/// POST on every route of the toolkit's. Dropped when its client leaves, which cancels what it asked for.
+/// Answers what `inputs` asks. With `stream` the answer comes token by token, in TGI's events. Parameters of a request whose
+/// body is a picture stand in the query string.
+// Dropped when its client leaves, which cancels what it asked for.
+#[utoipa::path(
+    post, path = "/", operation_id = "predict", tag = "Inference Toolkit",
+    request_body(description = "A question, or a picture to be described.", content(
+        (PredictRequest = "application/json"),
+        (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"), (Vec<u8> = "image/gif"),
+        (Vec<u8> = "image/bmp"), (Vec<u8> = "image/tiff"),
+    )),
+    responses(
+        (status = 200, description = "The answers.", content(
+            (Reply = "application/json"), (StreamEvent = "text/event-stream"),
+        )),
+        Failures,
+    ),
+)]
 pub(super) async fn predict(
     request: HttpRequest,
     payload: web::Payload,
@@ -61,9 +82,9 @@ async fn respond(
         Wanted::Streamed(question) => events::respond(response, service, *question, settings.status_hold).await,
         Wanted::Whole { asked, form } => {
             let answered = ask_all(service, asked).await?;
-            let usages: Vec<_> = answered.iter().flat_map(|one| &one.answers).map(|answer| answer.usage).collect();
+            let usages: Vec<_> = answered.iter().flat_map(|one| &one.usages).copied().collect();
             reply::usage_headers(&mut response, &usages, received.elapsed());
-            Ok(response.json(output::body(form, &answered)))
+            Ok(response.json(Reply::new(form, answered)))
         }
     }
 }
@@ -71,12 +92,16 @@ async fn respond(
 /// Asks all questions at once. The first error is everybody's: dropping the others cancels them.
 async fn ask_all(service: &Service, asked: Vec<Asking>) -> Result<Vec<Answered>, Error> {
     let are_several = asked.len() > 1;
-    let asked = asked.into_iter().enumerate().map(async |(index, Asking { question, place })| {
+    let asked = asked.into_iter().enumerate().map(async |(index, Asking { question, instance })| {
         let (plan, answers) = question
             .ask(service)
             .await
             .map_err(|error| if are_several { error::in_record(error, index) } else { error })?;
-        Ok(Answered { place, plan, answers })
+        Ok(Answered {
+            instance,
+            records: records(&plan, &answers),
+            usages: answers.iter().map(|answer| answer.usage).collect(),
+        })
     });
     try_join_all(asked).await
 }

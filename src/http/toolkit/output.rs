@@ -1,44 +1,46 @@
-//! Answers in the toolkit's form: a list of records, with what visual question answering wants in them.
+//! Answers in the toolkit's form: a list of records, or what else a client's form is.
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::question::Place;
 use super::wire::Form;
-use crate::generation::Answer;
-use crate::http::hf::details::{self, mean_logprob};
-use crate::http::hf::question::ReplyPlan;
+use crate::generation::Usage;
+use crate::http::hf::record::Record;
 
 /// The answers to one question.
 pub(super) struct Answered {
-    pub(super) place: Place,
-    pub(super) plan: ReplyPlan,
-    pub(super) answers: Vec<Answer>,
+    pub(super) instance: usize,
+    pub(super) records: Vec<Record>,
+    pub(super) usages: Vec<Usage>,
 }
 
 /// The reply to a whole request.
-pub(super) fn body(form: Form, answered: &[Answered]) -> Value {
-    let mut all = answered.iter().flat_map(records);
-    match form {
-        Form::Records => all.collect(),
-        Form::Record => all.next().unwrap_or_default(),
-        Form::Predictions => {
-            let instances = answered.chunk_by(|one, next| one.place.instance == next.place.instance);
-            let prediction = |instance: &[Answered]| instance.iter().flat_map(records).collect();
-            json!({ "predictions": instances.map(prediction).collect::<Vec<Value>>() })
-        }
-    }
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = PredictReply)]
+pub(in crate::http) enum Reply {
+    /// One for each input, or several where `num_return_sequences` says so.
+    Records(Vec<Record>),
+    /// To huggingface.js, about a picture that is the whole body.
+    Record(Box<Record>),
+    /// To `instances`: a list for each.
+    Predictions { predictions: Vec<Vec<Record>> },
 }
 
-/// The records of one question.
-fn records(answered: &Answered) -> Vec<Value> {
-    let records = details::records(&answered.plan, &answered.answers).into_iter();
-    records
-        .map(|(answer, mut record)| {
-            if answered.place.is_visual_question {
-                record.insert("answer".to_owned(), json!(answer.text.trim()));
-                record.insert("score".to_owned(), json!(mean_logprob(answer).exp()));
+impl Reply {
+    pub(super) fn new(form: Form, answered: Vec<Answered>) -> Reply {
+        if form == Form::Predictions {
+            let mut predictions: Vec<Vec<Record>> = Vec::new();
+            for Answered { instance, records, .. } in answered {
+                predictions.resize_with(predictions.len().max(instance + 1), Vec::new);
+                predictions[instance].extend(records);
             }
-            Value::Object(record)
-        })
-        .collect()
+            return Reply::Predictions { predictions };
+        }
+        let mut records: Vec<Record> = answered.into_iter().flat_map(|one| one.records).collect();
+        match form {
+            Form::Record if records.len() == 1 => Reply::Record(Box::new(records.remove(0))),
+            _ => Reply::Records(records),
+        }
+    }
 }

@@ -17,13 +17,6 @@ use crate::media::Source;
 #[derive(Debug, Clone)]
 pub(super) struct Asking {
     pub(super) question: Question,
-    pub(super) place: Place,
-}
-
-/// Where the records of an answer belong, and what they carry besides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) is_visual_question: bool,
     /// Which of Vertex AI's instances it belongs to; 0 elsewhere.
     pub(super) instance: usize,
 }
@@ -41,8 +34,9 @@ pub(super) fn asking(record: Record, mut parameters: Parameters, picture_prompt:
         Asked::Text(text) => turn(&text, pictures, template, &path)?,
         Asked::PicturesOnly => turn(picture_prompt, pictures, template, &path)?,
     };
-    let question = Question::new(prompted, parameters, given);
-    Ok(Asking { question, place: Place { is_visual_question, instance } })
+    let mut question = Question::new(prompted, parameters, given);
+    question.reply.is_visual_question = is_visual_question;
+    Ok(Asking { question, instance })
 }
 
 fn given(asked: &Asked, template: &Template, picture_prompt: &str) -> Given {

@@ -4,6 +4,7 @@ mod dialect;
 mod length;
 mod names;
 mod sampling;
+mod schema;
 mod template;
 mod values;
 
@@ -18,6 +19,7 @@ use crate::generation::{Length, Stop};
 use crate::http::json::{kind, refuse, shown};
 pub(in crate::http) use dialect::{Dialect, TGI, TRANSFORMERS};
 pub(in crate::http) use names::merge;
+pub(in crate::http) use schema::{TgiParameters, ToolkitParameters};
 pub(in crate::http) use template::Template;
 use values::Values;
 
@@ -71,14 +73,28 @@ pub(in crate::http) enum Delivery {
 ///
 /// Everything that was given is used, or refused by name.
 pub(in crate::http) fn resolve(given: Map<String, Value>, reading: Reading) -> Result<Parameters, Error> {
+    let mut values = Values::new(given, reading.vocab_size);
+    let parameters = take_all(&mut values, reading)?;
+    values.refuse_rest()?;
+    Ok(parameters)
+}
+
+/// The names that [`resolve`] knows.
+#[cfg(test)]
+fn known_names(given: Map<String, Value>, reading: Reading) -> Result<Vec<&'static str>, Error> {
+    let mut values = Values::new(given, reading.vocab_size);
+    take_all(&mut values, reading)?;
+    Ok(values.known().to_vec())
+}
+
+fn take_all(values: &mut Values, reading: Reading) -> Result<Parameters, Error> {
     let Reading { dialect, delivery, .. } = reading;
     let defaults = &*defaults(reading);
-    let mut values = Values::new(given, reading.vocab_size);
     let mut warnings = Vec::new();
-    let stop = stop(&mut values, dialect, defaults)?;
-    let length = length::resolve(&mut values, dialect, defaults, &mut warnings)?;
-    let mut sampling = sampling::resolve(&mut values, dialect, defaults, &stop.eos, &mut warnings)?;
-    let reply = reply(&mut values, &sampling)?;
+    let stop = stop(values, dialect, defaults)?;
+    let length = length::resolve(values, dialect, defaults, &mut warnings)?;
+    let mut sampling = sampling::resolve(values, dialect, defaults, &stop.eos, &mut warnings)?;
+    let reply = reply(values, &sampling)?;
     sampling.top_logprobs = values.count("top_n_tokens", "from 0 to 20", |n| n <= MAX_TOP_TOKENS)?.unwrap_or(0);
     if sampling.top_logprobs > 0 && !reply.details && delivery == Delivery::Whole {
         return Err(refuse("top_n_tokens", "is part of the details: set `details` to true as well"));
@@ -86,8 +102,7 @@ pub(in crate::http) fn resolve(given: Map<String, Value>, reading: Reading) -> R
     let skip_special_tokens = values.boolean("skip_special_tokens")?.unwrap_or(true);
     // Nothing is ever padded here: accepted because generation configs carry it.
     values.token_ids("pad_token_id")?;
-    let template = template::resolve(&mut values)?;
-    values.refuse_rest()?;
+    let template = template::resolve(values)?;
     Ok(Parameters { sampling, length, stop, skip_special_tokens, template, reply, warnings })
 }
 

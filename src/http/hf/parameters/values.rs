@@ -28,6 +28,12 @@ impl Values {
         Values { given, known: Vec::new(), vocab_size }
     }
 
+    /// The names that were asked for.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> &[&'static str] {
+        &self.known
+    }
+
     pub(super) fn take(&mut self, name: &'static str) -> Option<Value> {
         self.known.push(name);
         self.given.shift_remove(name)
