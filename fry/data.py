@@ -334,7 +334,7 @@ def many_about_several(source, grid):
 
 
 def several_pictures(source, grid):
-    return source.rng.choices([which_picture, what_differs, many_about_several], weights=[1, 2, 2])[0](source, grid)
+    return source.rng.choices([which_picture, what_differs, many_about_several], weights=[1, 2, 4])[0](source, grid)
 
 
 def clip(source, grid=(3, 3), frames=None):
@@ -518,7 +518,7 @@ def call_of(case):
 def tool(source, kind=None):
     """call: the right one of one to three; none: nothing fits; answer: speaks from the response."""
     rng = source.rng
-    kind = kind or rng.choices(["call", "none", "answer"], weights=[4, 1.5, 1.5])[0]
+    kind = kind or rng.choices(["call", "none", "answer"], weights=[3, 3, 1])[0]
     makers = []
     for maker in rng.sample(TOOLS, len(TOOLS)):
         if maker not in makers:
@@ -527,7 +527,7 @@ def tool(source, kind=None):
     asked, others = cases[0], cases[1:]
     if kind == "none":
         tools = [c["tool"] for c in others]
-        if rng.random() < 0.5:
+        if rng.random() < (0.5 if source.evaluation else 0.8):  # the decision is what is hard to learn
             return talk("tool_none", user(asked["ask"]), assistant(NO_TOOL), tools=tools)
         plain = text(source) if rng.random() < 0.7 else chat(source)
         return talk("tool_none", *plain["messages"], tools=tools)
@@ -551,7 +551,7 @@ def tool_turns(source):
     tools, messages = [c["tool"] for c in fitting], []
     for _ in range(rng.randint(2, 4)):
         what = rng.random()
-        if what < 0.6:
+        if what < 0.5:
             k = rng.randrange(len(fitting))
             while (case := makers[k](source))["tool"] != fitting[k]["tool"]:
                 pass

@@ -74,7 +74,7 @@ def texts(s):
 
 
 def tools(s):
-    return sorted((D.tool(s) if s.rng.random() < 0.5 else D.tool_turns(s) for _ in range(6)), key=lambda c: len(c["tools"]))
+    return sorted((D.tool(s) if s.rng.random() < 0.7 else D.tool_turns(s) for _ in range(7)), key=lambda c: len(c["tools"]))
 
 
 def turns(s):
@@ -91,7 +91,7 @@ def thoughts(s):
 MIXES = {
     "short": [{short_pictures: 1}, {texts: 7, tools: 2, turns: 1.5, several: 1, clips: 0.5}],
     "full": [{short_pictures: 3, long_pictures: 4}, {texts: 1},
-             {tools: 3.5, turns: 2, several: 3.5, clips: 0.5, thoughts: 0.3}],
+             {tools: 5, turns: 1.5, several: 5, clips: 0.3, thoughts: 0.2}],
 }
 WEIGHTS = {tools: 0.7, texts: 0.8}
 

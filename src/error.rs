@@ -14,7 +14,7 @@ pub enum Error {
     MediaFetch(String),
     /// The prompt does not fit in the context.
     #[error(
-        "the prompt has {tokens} tokens, which with {new_tokens} new ones exceeds the {limit} of this server (--max-model-len)"
+        "the prompt has {tokens} tokens, which with {new_tokens} new ones exceeds the {limit} of this server (--max-model-len, and what its memory allows)"
     )]
     TooLong { tokens: usize, new_tokens: usize, limit: usize },
     /// The body is larger than the server reads.
@@ -32,18 +32,47 @@ pub enum Error {
     MethodNotAllowed { method: String, allowed: String },
     #[error("{0}")]
     Unauthorized(String),
-    /// The queue is full; trying again after `retry_after` is sensible.
-    #[error("the server is overloaded: all {queue} places of its queue are taken; try again in {} s", retry_after.as_secs())]
-    Overloaded { queue: usize, retry_after: Duration },
+    /// Too many want to be served; trying again after `retry_after` is sensible.
+    #[error("the server is overloaded: {}; try again in {} s", .why.message(), retry_after.as_secs())]
+    Overloaded { why: Overload, retry_after: Duration },
     /// The server cannot answer anybody now.
     #[error("{}", .0.message())]
     Unavailable(Unavailable),
-    /// The server's own time limit ended the request.
+    /// A time limit, the server's own or the client's, ended the request before it had an answer.
     #[error("{0}")]
     Timeout(String),
     /// Generation failed for a reason the client did not cause. `deterministic`: the same request will fail again.
     #[error("generation failed: {message}")]
     Generation { message: String, deterministic: bool },
+}
+
+/// Why a request is not taken, or does not get its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overload {
+    QueueFull {
+        places: usize,
+    },
+    /// By what was measured its turn comes after its client has stopped waiting.
+    WaitTooLong {
+        expected: Duration,
+        left: Duration,
+    },
+    /// Its client's deadline passed while it waited.
+    DeadlinePassed,
+}
+
+impl Overload {
+    fn message(self) -> String {
+        match self {
+            Overload::QueueFull { places } => format!("all {places} places of its queue are taken"),
+            Overload::WaitTooLong { expected, left } => format!(
+                "the request would wait about {:.1} s for its turn, and its client waits {:.1} s",
+                expected.as_secs_f64(),
+                left.as_secs_f64()
+            ),
+            Overload::DeadlinePassed => "the request's turn did not come before its client's deadline".to_owned(),
+        }
+    }
 }
 
 /// Why nobody is served at the moment.

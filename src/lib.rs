@@ -10,8 +10,8 @@
 //!  5   chat::template         conversation -> text                       the checkpoint's own Jinja file
 //!  6   chat::prompt           text + pictures -> ids, 3-D positions
 //!  7   engine::handle         submit -> stream of tokens                 or Error::Overloaded
-//!  -------- channel: below this line one thread, no async --------
-//!  8 engine::worker           receive, drop cancelled, admit
+//!  -------- queue: below this line one thread, no async --------
+//!  8 engine::worker           end cancelled and late, start whoever there is room for
 //!  9 engine::scheduler        which sequences, how many tokens -> Step   plain data
 //! 10 model::runner            Step -> tensors -> forward -> sampled ids
 //! 11 engine::worker           ids -> each sequence's channel
@@ -24,7 +24,7 @@
 //!
 //! `http -> generation -> chat, media, engine`; `model` implements `engine::ModelRunner`, and `start` plugs it in. `checkpoint` (files) and
 //! `error` lie below all of them; `settings` knows every part's own settings and nobody knows `settings`, but `start` and `main`.
-//! Each package has one home: actix-web in `http`, tch in `model`, reqwest in `media` and `checkpoint`, tokenizers and minijinja in `chat`,
+//! Each package has one home: actix-web in `http`, tch in `model`, reqwest in `media`, `checkpoint` and `bench` (which measures any server from outside), tokenizers and minijinja in `chat`,
 //! image in `media`. Everything that knows Qwen3.5's text conventions is in `chat`; everything that knows its tensors is in `model`.
 //!
 //! # Invariants
@@ -35,7 +35,8 @@
 //! * `engine` knows token ids, never text; `model` knows nothing of requests.
 //! * No protocol's folder reads another's.
 //! * The environment is read in `settings` only, and every limit that protects the process has one name there.
-//! * Cancelling is dropping: a dropped `Generation` closes its channel, and the engine frees the slot at the next step.
+//! * Cancelling is dropping: a dropped `Generation` leaves the queue at once, or frees its slot at the next step.
+//! * Memory is planned at the start and reserved before a sequence starts: whoever runs can run to its end.
 //! * Unwinding stays on: a failure inside libtorch fails one step, not the process.
 //!
 //! # Words
@@ -44,6 +45,7 @@
 //! ids, positions and pictures. *Sequence*: a request on the engine. *Step*: one forward pass. *Row*: a sequence's tokens in a step. *Slot*: a
 //! sequence's place in the model's memory. *Delta*: a piece of an answer. *Runner*: the model behind the seam.
 
+pub mod bench;
 pub mod chat;
 pub mod checkpoint;
 pub mod engine;

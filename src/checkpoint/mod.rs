@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
-pub use hub::HubSettings;
+pub use hub::{Files, HubSettings};
 
 /// The files of one checkpoint in Hugging Face layout.
 #[derive(Debug, Clone)]

@@ -1,20 +1,22 @@
 //! The async side's handle on the engine: submit a prompt, get a stream of tokens, ask how it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc as channel, oneshot};
+use tokio::sync::{mpsc as channel, oneshot};
 
+use super::plan::MemoryPlan;
 use super::prompt::Prompt;
+use super::queue::{Queue, Refused};
 use super::sampling::Sampling;
 use super::sequence::Sequence;
+use super::status::{Health, Load, Status};
 use super::step::{ModelRunner, Sampled};
+use super::stream::TokenStream;
 use super::worker;
-use crate::error::{Error, Unavailable};
+use crate::error::{Error, Overload, Unavailable};
 
-/// What protects the engine, each with one name in `settings.rs`.
+/// What protects the engine, each with one name in `settings`.
 #[derive(Debug, Clone)]
 pub struct EngineLimits {
     /// Sequences that run at the same time; the runner has as many slots.
@@ -25,6 +27,8 @@ pub struct EngineLimits {
     pub prefill_chunk: usize,
     /// Tokens of the longest sequence, prompt included.
     pub max_model_len: usize,
+    /// Tokens of all running sequences together, counting what each may grow to: what memory for keys and values there is.
+    pub max_kv_tokens: usize,
 }
 
 /// A prompt and how to continue it.
@@ -34,10 +38,14 @@ pub struct Request {
     pub sampling: Arc<Sampling>,
     /// Token ids that end the sequence.
     pub eos: Vec<u32>,
-    /// At least 1; prompt and new tokens together fit in `max_model_len`.
+    /// Prompt and new tokens together fit in `max_model_len`. With 0 the sequence ends when its prompt is read.
     pub max_new_tokens: usize,
-    /// The sequence ends with the first token after this.
+    /// Asks for the log-probabilities of the prompt's own tokens, with so many alternatives to each.
+    pub prompt_logprobs: Option<usize>,
+    /// When the client stops waiting. A sequence that has not started by then is refused, one that runs ends with the step.
     pub deadline: Option<Instant>,
+    /// The sequence ends with the first token after this, counted from when it leaves the queue.
+    pub max_time: Option<Duration>,
 }
 
 /// What a sequence tells its client.
@@ -45,6 +53,9 @@ pub struct Request {
 pub enum Event {
     /// It left the queue.
     Started,
+    /// How likely the next tokens of the prompt were, where that was asked for: in pieces, from the second token on (nothing
+    /// comes before the first), all of them before the first [`Event::Token`].
+    Scored(Vec<Sampled>),
     Token(Sampled),
     /// The last event of a sequence that ended well.
     Finished(Ended),
@@ -57,56 +68,46 @@ pub enum Event {
 pub enum Ended {
     Eos,
     Length,
+    /// The client's deadline, or `max_time`.
     Deadline,
-}
-
-/// The events of one sequence. Dropping it cancels the sequence: its slot is free at the next step.
-pub type TokenStream = channel::UnboundedReceiver<Event>;
-
-/// Whether the engine serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    Ready,
-    Unavailable(Unavailable),
 }
 
 /// A cheap handle on the engine's thread, shared by all requests.
 #[derive(Clone)]
 pub struct Engine {
-    submissions: mpsc::Sender<Sequence>,
-    status: Arc<Status>,
-    queue: Arc<Semaphore>,
-    limits: EngineLimits,
+    shared: Arc<Shared>,
+    plan: Option<Arc<MemoryPlan>>,
+    _handles: Arc<Handles>,
 }
 
-/// What the engine's thread publishes about itself.
-pub(super) struct Status {
-    health: AtomicU8,
-    pub(super) num_running: AtomicUsize,
-    /// Moving average of how long a sequence holds its slot.
-    mean_slot_ms: AtomicU64,
+/// What the engine's thread and everybody else have in common.
+pub(super) struct Shared {
+    pub queue: Queue,
+    pub status: Status,
+    pub limits: EngineLimits,
 }
 
-impl Status {
-    pub(super) fn set_health(&self, health: Health) {
-        self.health.store(encode(health), Ordering::Release);
+/// When the last handle is gone the queue is closed, and the engine's thread ends once it is empty.
+struct Handles(Arc<Shared>);
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        self.0.queue.close();
+    }
+}
+
+impl Shared {
+    fn load(&self) -> Load {
+        Load {
+            num_waiting: self.queue.len(),
+            num_running: self.status.num_running(),
+            num_slots: self.status.num_slots(),
+            mean_slot_time: self.status.mean_slot_time(),
+        }
     }
 
-    /// Ready, unless the process began to shut down meanwhile.
-    pub(super) fn finish_loading(&self) {
-        let (loading, ready) = (encode(Health::Unavailable(Unavailable::Loading)), encode(Health::Ready));
-        let _ = self.health.compare_exchange(loading, ready, Ordering::AcqRel, Ordering::Acquire);
-    }
-
-    /// Counts a sequence that held its slot for `held`.
-    pub(super) fn record_sequence(&self, held: Duration) {
-        let (mean, held) = (self.mean_slot_ms.load(Ordering::Relaxed), held.as_millis() as u64);
-        let mean = if mean == 0 { held } else { (7 * mean + held) / 8 };
-        self.mean_slot_ms.store(mean, Ordering::Relaxed);
-    }
-
-    fn health(&self) -> Health {
-        decode(self.health.load(Ordering::Acquire))
+    pub fn overloaded(&self, why: Overload) -> Error {
+        Error::Overloaded { why, retry_after: self.load().retry_after() }
     }
 }
 
@@ -117,35 +118,63 @@ impl Engine {
         limits: EngineLimits,
         load: impl FnOnce() -> Result<Box<dyn ModelRunner>, String> + Send + 'static,
     ) -> (Engine, oneshot::Receiver<Result<(), String>>) {
-        let status = Arc::new(Status {
-            health: AtomicU8::new(encode(Health::Unavailable(Unavailable::Loading))),
-            num_running: AtomicUsize::new(0),
-            mean_slot_ms: AtomicU64::new(0),
-        });
-        let (submissions, received) = mpsc::channel();
+        let (queue, status) = (Queue::new(limits.max_queue), Status::loading(limits.max_batch_size));
+        let shared = Arc::new(Shared { queue, status, limits });
         let (loaded, outcome) = oneshot::channel();
-        let (thread_status, thread_limits) = (status.clone(), limits.clone());
+        let thread_shared = shared.clone();
         std::thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(move || worker::main(load, loaded, received, &thread_limits, &thread_status))
+            .spawn(move || worker::main(load, loaded, &thread_shared))
             .expect("the operating system refused a thread");
-        let queue = Arc::new(Semaphore::new(limits.max_queue));
-        (Engine { submissions, status, queue, limits }, outcome)
+        (Engine { _handles: Arc::new(Handles(shared.clone())), shared, plan: None }, outcome)
     }
 
-    /// Queues `request`. Errors where the queue is full or nobody is served; dropping the stream cancels.
+    /// The same engine, which tells the plan that its limits come from.
+    pub fn with_memory_plan(self, plan: MemoryPlan) -> Engine {
+        Engine { plan: Some(Arc::new(plan)), ..self }
+    }
+
+    /// Queues `request`. Errors where the queue is full, the request could never run or not before its deadline, or nobody is
+    /// served; dropping the stream cancels.
     pub fn submit(&self, request: Request) -> Result<TokenStream, Error> {
         self.check_ready()?;
-        let place = self.queue.clone().try_acquire_owned().map_err(|_| self.overloaded())?;
-        let (events, stream) = channel::unbounded_channel();
-        self.submissions
-            .send(Sequence::new(request, events, place))
-            .map_err(|_| Error::Unavailable(Unavailable::Unhealthy))?;
-        Ok(stream)
+        self.check_size(&request)?;
+        self.check_deadline(&request)?;
+        let deadline = request.deadline;
+        let (events, received) = channel::unbounded_channel();
+        let ticket = self.shared.queue.push(Sequence::new(request, events)).map_err(|refused| match refused {
+            Refused::Full => self.shared.overloaded(Overload::QueueFull { places: self.shared.limits.max_queue }),
+            Refused::Closed => Error::Unavailable(Unavailable::Unhealthy),
+        })?;
+        Ok(TokenStream::new(received, self.shared.clone(), ticket, deadline))
+    }
+
+    /// A request that no free memory would be enough for would stop all behind it for ever.
+    fn check_size(&self, request: &Request) -> Result<(), Error> {
+        let (tokens, new_tokens) = (request.prompt.len(), request.max_new_tokens);
+        let limit = self.shared.limits.max_model_len.min(self.shared.limits.max_kv_tokens);
+        if tokens.saturating_add(new_tokens) > limit {
+            return Err(Error::TooLong { tokens, new_tokens, limit });
+        }
+        Ok(())
+    }
+
+    /// Refuses at once what would most likely be refused in the queue.
+    fn check_deadline(&self, request: &Request) -> Result<(), Error> {
+        let Some(deadline) = request.deadline else { return Ok(()) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::missed_deadline());
+        }
+        let expected = self.shared.load().expected_wait();
+        if expected > left {
+            return Err(self.shared.overloaded(Overload::WaitTooLong { expected, left }));
+        }
+        Ok(())
     }
 
     pub fn health(&self) -> Health {
-        self.status.health()
+        self.shared.status.health()
     }
 
     /// The reason why nobody is served at the moment, as an error.
@@ -158,45 +187,35 @@ impl Engine {
 
     /// Refuses requests from now on; those accepted are finished.
     pub fn drain(&self) {
-        self.status.set_health(Health::Unavailable(Unavailable::ShuttingDown));
+        self.shared.status.set_health(Health::Unavailable(Unavailable::ShuttingDown));
     }
 
     /// Requests that wait for a slot.
     pub fn queue_len(&self) -> usize {
-        self.limits.max_queue - self.queue.available_permits()
+        self.shared.queue.len()
     }
 
     /// Sequences that hold a slot.
     pub fn num_running(&self) -> usize {
-        self.status.num_running.load(Ordering::Relaxed)
+        self.shared.status.num_running()
+    }
+
+    /// Tokens that the running sequences may grow to together, of [`EngineLimits::max_kv_tokens`].
+    pub fn num_reserved_tokens(&self) -> usize {
+        self.shared.status.num_reserved_tokens()
+    }
+
+    /// How often the engine had nothing to do and yet something was held for somebody. Anything but 0 is a bug.
+    pub fn num_leaks(&self) -> u64 {
+        self.shared.status.num_leaks()
     }
 
     pub fn limits(&self) -> &EngineLimits {
-        &self.limits
+        &self.shared.limits
     }
 
-    /// The time until a place in the queue is likely free: how long one batch of sequences takes, as measured.
-    fn overloaded(&self) -> Error {
-        let mean = Duration::from_millis(self.status.mean_slot_ms.load(Ordering::Relaxed));
-        let retry_after = (mean / self.limits.max_batch_size as u32).max(Duration::from_secs(1));
-        Error::Overloaded { queue: self.limits.max_queue, retry_after }
-    }
-}
-
-fn encode(health: Health) -> u8 {
-    match health {
-        Health::Ready => 0,
-        Health::Unavailable(Unavailable::Loading) => 1,
-        Health::Unavailable(Unavailable::ShuttingDown) => 2,
-        Health::Unavailable(Unavailable::Unhealthy) => 3,
-    }
-}
-
-fn decode(health: u8) -> Health {
-    match health {
-        0 => Health::Ready,
-        1 => Health::Unavailable(Unavailable::Loading),
-        2 => Health::Unavailable(Unavailable::ShuttingDown),
-        _ => Health::Unavailable(Unavailable::Unhealthy),
+    /// Where the limits come from; `None` where nobody planned.
+    pub fn memory_plan(&self) -> Option<&MemoryPlan> {
+        self.plan.as_deref()
     }
 }

@@ -1,17 +1,27 @@
 //! Who runs when, on which memory. It knows token ids and plain data: no text, no tensor.
 //!
-//! `handle` is the async side's end, `worker` the thread that owns the model, `scheduler` the policy, `sequence` a request
-//! on its way, `step` the seam to the model, `prompt` and `sampling` what a request is made of.
+//! `handle` is the async side's end and `stream` what it gets, `queue` where requests wait, `worker` the thread that owns the
+//! model, `scheduler` the policy, `sequence` a request on its way, `status` what the thread publishes, `step` the seam to the
+//! model, `plan` what fits in the memory, `prompt` and `sampling` what a request is made of.
 
 mod handle;
+mod plan;
+#[cfg(test)]
+mod policy;
 mod prompt;
+mod queue;
 mod sampling;
 mod scheduler;
 mod sequence;
+mod status;
 mod step;
+mod stream;
 mod worker;
 
-pub use handle::{Ended, Engine, EngineLimits, Event, Health, Request, TokenStream};
+pub use handle::{Ended, Engine, EngineLimits, Event, Request};
+pub use plan::{Costs, MemoryPlan, Wanted};
 pub use prompt::{Grid, Picture, PlacedPicture, Prompt};
 pub use sampling::Sampling;
-pub use step::{ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Sampled, Slot, Step};
+pub use status::Health;
+pub use step::{Held, ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Sampled, Score, Slot, Step};
+pub use stream::TokenStream;

@@ -35,6 +35,8 @@ pub struct Row {
     pub pictures: Vec<PictureRows>,
     /// Choose a token after the last id. `None` within a prompt.
     pub sample: Option<Sample>,
+    /// Say how likely the prompt's own tokens are. `None` where nobody asked.
+    pub score: Option<Score>,
 }
 
 /// The part of a picture that lies in one row: a chunk may end within a picture.
@@ -59,10 +61,22 @@ pub struct Sample {
     pub history: Vec<u32>,
 }
 
+/// The tokens of a prompt whose log-probabilities are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Score {
+    /// `targets[i]` follows the row's `ids[i]`: the last of a chunk is the first id of the next, and nothing follows the
+    /// prompt's last id.
+    pub targets: Vec<u32>,
+    /// So many most likely alternatives are reported with each.
+    pub top: usize,
+}
+
 /// What became of each row, in their order.
 #[derive(Debug, Clone, Default)]
 pub struct Outputs {
     pub rows: Vec<Outcome>,
+    /// One for each of the targets of each row; empty for a row that scores nothing. May be left empty where none does.
+    pub scores: Vec<Vec<Sampled>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -74,12 +88,12 @@ pub enum Outcome {
     Failed(String),
 }
 
-/// A chosen token. Log-probabilities are of the raw logits (before any processor), natural logarithm.
+/// A chosen token, or one of the prompt's. Log-probabilities are of the raw logits (before any processor), natural logarithm.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
     pub id: u32,
     pub logprob: f32,
-    /// The most likely tokens, best first, as many as [`Sampling::top_logprobs`].
+    /// The most likely tokens, best first, as many as [`Sampling::top_logprobs`] or [`Score::top`].
     pub top: Vec<(u32, f32)>,
 }
 
@@ -87,4 +101,19 @@ pub struct Sampled {
 /// step's sequences only.
 pub trait ModelRunner {
     fn run(&mut self, step: &Step) -> Outputs;
+
+    /// What is held for sequences, asked when there should be none.
+    fn held(&self) -> Held {
+        Held::default()
+    }
+}
+
+/// What a runner holds for sequences that have begun and were not released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    pub sequences: usize,
+    /// Tokens whose keys and values there is memory for.
+    pub kv_tokens: usize,
+    /// Embeddings of pictures that were not consumed.
+    pub pictures: usize,
 }

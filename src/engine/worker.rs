@@ -1,58 +1,52 @@
 //! The engine's thread: it loads, uses and drops the model, and turns requests into steps and steps into tokens.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::handle::{EngineLimits, Health, Status};
-use super::scheduler;
+use super::handle::Shared;
+use super::scheduler::{self, Room, Work};
 use super::sequence::Sequence;
-use super::step::{ModelRunner, Outcome, Outputs, Slot, Step};
-use crate::error::{Error, Unavailable};
+use super::status::Health;
+use super::step::{Held, ModelRunner, Outcome, Outputs, Slot, Step};
+use crate::error::{Error, Overload, Unavailable};
 
-/// Loads the model and serves `submissions` until every handle is gone.
+/// Loads the model and serves the queue until every handle is gone.
 pub(super) fn main(
     load: impl FnOnce() -> Result<Box<dyn ModelRunner>, String>,
     loaded: oneshot::Sender<Result<(), String>>,
-    submissions: Receiver<Sequence>,
-    limits: &EngineLimits,
-    status: &Status,
+    shared: &Shared,
 ) {
-    let _dead = MarkDead(status);
+    let _dead = MarkDead(shared);
     let outcome = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| Err(panic_text(panic.as_ref())));
     let (runner, outcome) = match outcome {
         Ok(runner) => (Some(runner), Ok(())),
         Err(reason) => (None, Err(reason)),
     };
     if runner.is_some() {
-        status.finish_loading();
+        shared.status.finish_loading();
     }
     let _ = loaded.send(outcome);
     if let Some(runner) = runner {
-        Worker::new(runner, limits, status).serve(&submissions);
+        Worker::new(runner, shared).serve();
     }
 }
 
 /// Tells everybody when the thread ends, however it ends.
-struct MarkDead<'a>(&'a Status);
+struct MarkDead<'a>(&'a Shared);
 
 impl Drop for MarkDead<'_> {
     fn drop(&mut self) {
-        self.0.set_health(Health::Unavailable(Unavailable::Unhealthy));
+        self.0.status.set_health(Health::Unavailable(Unavailable::Unhealthy));
+        self.0.queue.abandon();
     }
 }
 
 struct Worker<'a> {
     runner: Box<dyn ModelRunner>,
-    limits: &'a EngineLimits,
-    status: &'a Status,
-    /// In order of arrival.
-    waiting: VecDeque<Sequence>,
+    shared: &'a Shared,
     /// In order of admission.
     running: Vec<Running>,
     free_slots: Vec<Slot>,
@@ -67,50 +61,81 @@ struct Running {
 }
 
 impl<'a> Worker<'a> {
-    fn new(runner: Box<dyn ModelRunner>, limits: &'a EngineLimits, status: &'a Status) -> Worker<'a> {
-        let free_slots = (0..limits.max_batch_size).rev().map(Slot).collect();
-        Worker {
-            runner,
-            limits,
-            status,
-            waiting: VecDeque::new(),
-            running: Vec::new(),
-            free_slots,
-            released: Vec::new(),
-        }
+    fn new(runner: Box<dyn ModelRunner>, shared: &'a Shared) -> Worker<'a> {
+        let free_slots = all_slots(shared.limits.max_batch_size);
+        Worker { runner, shared, running: Vec::new(), free_slots, released: Vec::new() }
     }
 
-    fn serve(&mut self, submissions: &Receiver<Sequence>) {
+    fn serve(&mut self) {
         loop {
-            if self.is_idle() {
-                self.free_memory();
-                let Ok(sequence) = submissions.recv() else { return };
-                self.waiting.push_back(sequence);
+            if self.running.is_empty() && self.shared.queue.is_empty() {
+                self.rest();
+                if !self.shared.queue.wait() {
+                    return;
+                }
             }
-            self.waiting.extend(submissions.try_iter());
-            self.drop_cancelled();
+            self.end_cancelled();
+            self.end_late();
             self.admit();
             self.step();
         }
     }
 
-    fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
-    }
-
-    fn drop_cancelled(&mut self) {
-        self.waiting.retain(|sequence| !sequence.is_cancelled());
+    fn end_cancelled(&mut self) {
         self.end_where(|running| running.sequence.is_cancelled());
     }
 
+    /// A sequence that decodes has met its deadline with a token; one with a long prompt may meet it here.
+    fn end_late(&mut self) {
+        let now = Instant::now();
+        self.end_where(|running| {
+            let is_late = running.sequence.is_late(now);
+            if is_late {
+                running.sequence.end_late();
+            }
+            is_late
+        });
+    }
+
+    /// Starts whoever comes next, as long as there is room.
     fn admit(&mut self) {
-        while let Some(&slot) = self.free_slots.last() {
-            let Some(mut sequence) = self.waiting.pop_front() else { break };
-            self.free_slots.pop();
-            sequence.leave_queue();
-            self.running.push(Running { sequence, slot, since: Instant::now() });
+        loop {
+            let admitted = self.shared.queue.take(self.room());
+            if admitted.is_empty() {
+                break;
+            }
+            for sequence in admitted {
+                self.start(sequence);
+            }
         }
-        self.status.num_running.store(self.running.len(), Ordering::Relaxed);
+        let is_full = self.free_slots.is_empty() || !self.shared.queue.is_empty();
+        let num_slots = if is_full { self.running.len() } else { self.shared.limits.max_batch_size };
+        self.shared.status.set_slots(num_slots);
+    }
+
+    fn start(&mut self, mut sequence: Sequence) {
+        let now = Instant::now();
+        if sequence.is_late(now) {
+            return sequence.fail(self.shared.overloaded(Overload::DeadlinePassed));
+        }
+        let slot = self.free_slots.pop().expect("Invariant: no more are admitted than there are free slots");
+        sequence.start(now);
+        self.running.push(Running { sequence, slot, since: now });
+        self.publish_running();
+    }
+
+    fn room(&self) -> Room {
+        let num_kv_tokens = self.shared.limits.max_kv_tokens.saturating_sub(self.num_reserved_tokens());
+        Room { num_slots: self.free_slots.len(), num_kv_tokens }
+    }
+
+    /// Tokens that the running sequences may grow to.
+    fn num_reserved_tokens(&self) -> usize {
+        self.running.iter().map(|running| running.sequence.num_promised()).sum()
+    }
+
+    fn publish_running(&self) {
+        self.shared.status.set_running(self.running.len(), self.num_reserved_tokens());
     }
 
     /// One forward pass over the sequences that the scheduler chose.
@@ -118,8 +143,9 @@ impl<'a> Worker<'a> {
         if self.running.is_empty() {
             return;
         }
-        let to_prefill: Vec<usize> = self.running.iter().map(|running| running.sequence.num_to_prefill()).collect();
-        let shares = scheduler::share(&to_prefill, self.limits.prefill_chunk);
+        let chunk = self.shared.limits.prefill_chunk;
+        let work: Vec<Work> = self.running.iter().map(|running| running.sequence.work(chunk)).collect();
+        let shares = scheduler::share(&work, chunk);
         let chosen = self.running.iter().zip(&shares).filter(|(_, share)| **share > 0);
         let rows = chosen.map(|(running, share)| running.sequence.row(running.slot, *share)).collect();
         let step = Step { released: std::mem::take(&mut self.released), rows };
@@ -130,13 +156,13 @@ impl<'a> Worker<'a> {
     }
 
     fn deliver(&mut self, shares: &[usize], outputs: Outputs) {
-        let mut outcomes = outputs.rows.into_iter();
+        let (mut outcomes, mut scores) = (outputs.rows.into_iter(), outputs.scores.into_iter());
         let mut ended = vec![false; self.running.len()];
         for (index, (running, &share)) in self.running.iter_mut().zip(shares).enumerate().filter(|(_, (_, s))| **s > 0)
         {
-            running.sequence.advance(share);
+            running.sequence.advance(share, scores.next().unwrap_or_default());
             ended[index] = match outcomes.next() {
-                Some(Outcome::Prefilled) => false,
+                Some(Outcome::Prefilled) => running.sequence.accept_prefill(),
                 Some(Outcome::Sampled(sampled)) => running.sequence.accept(sampled),
                 Some(Outcome::Failed(message)) => {
                     running.sequence.fail(Error::Generation { message, deterministic: true });
@@ -164,7 +190,7 @@ impl<'a> Worker<'a> {
     }
 
     fn end_where(&mut self, mut has_ended: impl FnMut(&Running) -> bool) {
-        let (free_slots, released, status) = (&mut self.free_slots, &mut self.released, self.status);
+        let (free_slots, released, status) = (&mut self.free_slots, &mut self.released, &self.shared.status);
         self.running.retain(|running| {
             let ended = has_ended(running);
             if ended {
@@ -174,7 +200,30 @@ impl<'a> Worker<'a> {
             }
             !ended
         });
-        self.status.num_running.store(self.running.len(), Ordering::Relaxed);
+        self.publish_running();
+    }
+
+    /// Nobody is there: whatever is still held is held for nobody.
+    fn rest(&mut self) {
+        self.free_memory();
+        let held = self.runner.held();
+        let num_slots = self.shared.limits.max_batch_size;
+        let lost_slots = num_slots - self.free_slots.len();
+        if held == Held::default() && lost_slots == 0 {
+            return;
+        }
+        self.shared.status.record_leak();
+        let Held { sequences, kv_tokens, pictures } = held;
+        tracing::error!(
+            sequences,
+            kv_tokens,
+            pictures,
+            lost_slots,
+            "the engine is idle and yet memory is held; it is freed"
+        );
+        self.free_slots = all_slots(num_slots);
+        self.released = all_slots(num_slots);
+        self.free_memory();
     }
 
     /// Lets the runner free the slots of ended sequences when no step will come to do so.
@@ -187,6 +236,11 @@ impl<'a> Worker<'a> {
             tracing::error!(reason = message, "freeing memory failed");
         }
     }
+}
+
+/// The first one last: slots are taken from the end.
+fn all_slots(num_slots: usize) -> Vec<Slot> {
+    (0..num_slots).rev().map(Slot).collect()
 }
 
 /// Runs a step; a panic of the model (a libtorch failure is one) becomes its text.

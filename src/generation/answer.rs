@@ -14,6 +14,19 @@ pub struct Token {
     pub top: Vec<(u32, String, f32)>,
 }
 
+/// A token of the prompt with its own text, where the request asked for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptToken {
+    pub id: u32,
+    /// The token decoded on its own.
+    pub text: String,
+    /// `None` for the first: nothing comes before it.
+    pub logprob: Option<f32>,
+    pub special: bool,
+    /// The most likely alternatives: (id, text, logprob). Empty for the first.
+    pub top: Vec<(u32, String, f32)>,
+}
+
 /// A piece of the answer. `text` is what became readable: empty while a character is incomplete.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delta {
@@ -36,6 +49,8 @@ pub enum Finish {
 /// A whole answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
+    /// The prompt's tokens, where [`ChatRequest::prompt_logprobs`](super::ChatRequest) asked for them; else empty.
+    pub prompt: Vec<PromptToken>,
     pub text: String,
     pub tokens: Vec<Token>,
     pub finish: Finish,

@@ -6,16 +6,24 @@ mod stop_strings;
 mod tokenize;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout_at;
 
 use crate::chat::{Chat, ChatPrompt, Decoder, GenerationDefaults};
-use crate::engine::{self, Ended, Engine, EngineLimits, Event, Health, Prompt, Sampled, Sampling, TokenStream};
+use crate::engine::{
+    self, Ended, Engine, EngineLimits, Event, Health, MemoryPlan, Prompt, Sampled, Sampling, TokenStream,
+};
 use crate::error::{Error, Unavailable};
-use crate::media::Media;
+use crate::media::{Media, Source};
 
-pub use answer::{Answer, Delta, Finish, Token, Usage};
+pub use answer::{Answer, Delta, Finish, PromptToken, Token, Usage};
 pub use request::{ChatRequest, Conversation, Ending, Input, Length, MaxLength, Stop};
 use stop_strings::StopStrings;
+
+/// What a client reads whose whole answer did not come in time.
+const TOO_LONG: &str = "the answer took longer than this server lets whole answers take (--request-timeout-s, SARDINE_REQUEST_TIMEOUT_S); \
+     a stream has no such limit";
 
 /// Everything a request needs, shared by all handlers. Cheap to clone.
 #[derive(Clone)]
@@ -23,11 +31,19 @@ pub struct Service {
     chat: Arc<Chat>,
     media: Arc<Media>,
     engine: Engine,
+    /// How long a whole answer may take; `None`: as long as it takes.
+    request_timeout: Option<Duration>,
 }
 
 impl Service {
     pub fn new(chat: Chat, media: Media, engine: Engine) -> Service {
-        Service { chat: Arc::new(chat), media: Arc::new(media), engine }
+        Service { chat: Arc::new(chat), media: Arc::new(media), engine, request_timeout: None }
+    }
+
+    /// The same service, which fails a whole answer that takes longer, counted from its arrival. A stream shows that it gets
+    /// on, and ends as its client likes.
+    pub fn with_request_timeout(self, request_timeout: Option<Duration>) -> Service {
+        Service { request_timeout, ..self }
     }
 
     /// Begins one answer. Dropping it cancels it.
@@ -38,10 +54,39 @@ impl Service {
 
     /// Begins `count` answers to the same request, which differ in their seed: the request's, and the numbers after it.
     pub async fn start_several(&self, request: ChatRequest, count: usize) -> Result<Vec<Generation>, Error> {
+        let arrived = Instant::now();
         self.check_ready()?; // before pictures are fetched for nobody
-        let pictures = self.media.pictures(&request.media).await?;
-        let (chat, input, truncate) = (self.chat.clone(), request.input, request.length.truncate);
-        let ChatPrompt { prompt, opens_thinking } = blocking(move || match &input {
+        let prepared = self.prepare(&request.media, request.input, request.length.truncate);
+        let prepared = before(request.deadline, prepared).await.unwrap_or_else(|| Err(Error::missed_deadline()));
+        let ChatPrompt { prompt, opens_thinking } = prepared?;
+        let max_new_tokens = max_new_tokens(request.length.max, prompt.len(), self.engine.limits().max_model_len)?;
+        if max_new_tokens == 0 && request.prompt_logprobs.is_none() {
+            let message = "0 new tokens are asked for, and nothing about the prompt";
+            return Err(Error::invalid_param("max_new_tokens", message));
+        }
+        let mut sampling = request.sampling;
+        if let Some((at, _)) = &mut sampling.forced_eos {
+            *at = (prompt.len() + max_new_tokens).saturating_sub(1);
+        }
+        let answer = Submission {
+            arrived,
+            prompt: Arc::new(prompt),
+            opens_thinking,
+            max_new_tokens,
+            prompt_logprobs: request.prompt_logprobs,
+            deadline: request.deadline,
+            max_time: request.length.max_time,
+            stop: request.stop,
+            skip_special_tokens: request.skip_special_tokens,
+        };
+        (0..count).map(|index| self.submit(&answer, reseeded(&sampling, index))).collect()
+    }
+
+    /// Pictures fetched, the text rendered and tokenised.
+    async fn prepare(&self, media: &[Source], input: Input, truncate: Option<usize>) -> Result<ChatPrompt, Error> {
+        let pictures = self.media.pictures(media).await?;
+        let chat = self.chat.clone();
+        blocking(move || match &input {
             Input::Conversation(conversation) => chat.prompt(conversation, &pictures, truncate),
             Input::Raw(text) => {
                 let prompt = chat.raw_prompt(text, &pictures, truncate)?;
@@ -52,21 +97,7 @@ impl Service {
                 Ok(ChatPrompt { prompt, opens_thinking: false })
             }
         })
-        .await?;
-        let max_new_tokens = max_new_tokens(request.length.max, prompt.len(), self.engine.limits().max_model_len)?;
-        let mut sampling = request.sampling;
-        if let Some((at, _)) = &mut sampling.forced_eos {
-            *at = prompt.len() + max_new_tokens - 1;
-        }
-        let answer = Submission {
-            prompt: Arc::new(prompt),
-            opens_thinking,
-            max_new_tokens,
-            deadline: request.length.max_time.map(|time| Instant::now() + time),
-            stop: request.stop,
-            skip_special_tokens: request.skip_special_tokens,
-        };
-        (0..count).map(|index| self.submit(&answer, reseeded(&sampling, index))).collect()
+        .await
     }
 
     fn submit(&self, answer: &Submission, sampling: Sampling) -> Result<Generation, Error> {
@@ -75,13 +106,19 @@ impl Service {
             sampling: Arc::new(sampling),
             eos: answer.stop.eos.clone(),
             max_new_tokens: answer.max_new_tokens,
+            prompt_logprobs: answer.prompt_logprobs,
             deadline: answer.deadline,
+            max_time: answer.max_time,
         })?;
+        let first = answer.prompt_logprobs.and(answer.prompt.ids.first());
         Ok(Generation {
             events: Some(events),
+            prompt_tokens: first.map(|id| first_prompt_token(&self.chat, *id)).into_iter().collect(),
             chat: self.chat.clone(),
             decoder: self.chat.decoder(answer.skip_special_tokens),
             stop: StopStrings::new(answer.stop.strings.clone(), answer.stop.keep_string),
+            expires_if_whole: self.request_timeout.map(|timeout| answer.arrived + timeout),
+            expires: None,
             submitted: Instant::now(),
             started: None,
             finish: None,
@@ -115,6 +152,16 @@ impl Service {
     /// What bounds a request.
     pub fn limits(&self) -> &EngineLimits {
         self.engine.limits()
+    }
+
+    /// What fits in the memory, and why; `None` where nobody planned.
+    pub fn memory_plan(&self) -> Option<&MemoryPlan> {
+        self.engine.memory_plan()
+    }
+
+    /// The engine, for whoever reports how it is.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Token ids from 0 to this can be named in a request.
@@ -157,10 +204,13 @@ impl Service {
 
 /// What the answers to one request share.
 struct Submission {
+    arrived: Instant,
     prompt: Arc<Prompt>,
     opens_thinking: bool,
     max_new_tokens: usize,
+    prompt_logprobs: Option<usize>,
     deadline: Option<Instant>,
+    max_time: Option<Duration>,
     stop: Stop,
     skip_special_tokens: bool,
 }
@@ -169,9 +219,15 @@ struct Submission {
 pub struct Generation {
     /// `None` once the answer has ended.
     events: Option<TokenStream>,
+    /// Those that the engine has scored so far.
+    prompt_tokens: Vec<PromptToken>,
     chat: Arc<Chat>,
     decoder: Decoder,
     stop: StopStrings,
+    /// When it has taken too long, if it is wanted whole.
+    expires_if_whole: Option<Instant>,
+    /// When it has taken too long.
+    expires: Option<Instant>,
     submitted: Instant,
     started: Option<Instant>,
     finish: Option<Finish>,
@@ -183,12 +239,15 @@ impl Generation {
     /// The next piece; `None` after the last. An error ends the answer.
     pub async fn next(&mut self) -> Option<Result<Delta, Error>> {
         loop {
-            let event = match self.events.as_mut()?.recv().await {
-                Some(event) => event,
-                None => Event::Failed(Error::Unavailable(Unavailable::Unhealthy)),
+            let events = self.events.as_mut()?;
+            let event = match before(self.expires, events.recv()).await {
+                Some(Some(event)) => event,
+                Some(None) => Event::Failed(Error::Unavailable(Unavailable::Unhealthy)),
+                None => Event::Failed(Error::Timeout(TOO_LONG.to_owned())),
             };
             match event {
                 Event::Started => self.start_clock(),
+                Event::Scored(tokens) => self.prompt_scored(tokens),
                 Event::Token(sampled) => return Some(Ok(self.token(sampled))),
                 Event::Finished(ended) => match self.end(ended) {
                     Some(rest) => return Some(Ok(rest)),
@@ -225,16 +284,28 @@ impl Generation {
         }
     }
 
+    /// The same answer, wanted whole: it fails where it takes longer than the server lets whole answers take.
+    pub fn whole(self) -> Generation {
+        Generation { expires: self.expires_if_whole, ..self }
+    }
+
     /// All of it.
-    pub async fn collect(mut self) -> Result<Answer, Error> {
+    pub async fn collect(self) -> Result<Answer, Error> {
+        let mut generation = self.whole();
         let (mut text, mut tokens) = (String::new(), Vec::new());
-        while let Some(delta) = self.next().await {
+        while let Some(delta) = generation.next().await {
             let delta = delta?;
             text.push_str(&delta.text);
             tokens.extend(delta.tokens);
         }
-        let finish = self.finish.unwrap_or(Finish::Length);
-        Ok(Answer { text, tokens, finish, usage: self.usage })
+        let finish = generation.finish.unwrap_or(Finish::Length);
+        Ok(Answer { prompt: generation.prompt_tokens, text, tokens, finish, usage: generation.usage })
+    }
+
+    /// The prompt's tokens, where the request asked for them: complete when [`Generation::next`] returns for the first time.
+    /// Empty where it did not.
+    pub fn prompt_tokens(&self) -> &[PromptToken] {
+        &self.prompt_tokens
     }
 
     /// Why it ended; `None` before it has.
@@ -257,9 +328,21 @@ impl Generation {
         self.usage.queue_time = self.submitted.elapsed();
     }
 
+    fn read_clock(&mut self) {
+        self.usage.inference_time = self.started.map(|at| at.elapsed()).unwrap_or_default();
+    }
+
+    fn prompt_scored(&mut self, tokens: Vec<Sampled>) {
+        self.read_clock();
+        for sampled in tokens {
+            let Token { id, text, logprob, special, top } = self.describe(sampled);
+            self.prompt_tokens.push(PromptToken { id, text, logprob: Some(logprob), special, top });
+        }
+    }
+
     fn token(&mut self, sampled: Sampled) -> Delta {
         self.usage.generated_tokens += 1;
-        self.usage.inference_time = self.started.map(|at| at.elapsed()).unwrap_or_default();
+        self.read_clock();
         let piece = self.decoder.push(sampled.id);
         let watched = self.stop.push(&piece);
         if watched.stopped {
@@ -296,7 +379,12 @@ impl Generation {
     }
 }
 
-/// How many new tokens fit: at least one, or the request is refused.
+/// The one that nothing comes before, so that nothing can be said about it.
+fn first_prompt_token(chat: &Chat, id: u32) -> PromptToken {
+    PromptToken { id, text: chat.token_text(id), logprob: None, special: chat.is_special(id), top: Vec::new() }
+}
+
+/// How many new tokens fit: at least one unless none is asked for, or the request is refused.
 fn max_new_tokens(max: MaxLength, prompt: usize, limit: usize) -> Result<usize, Error> {
     let wanted = match max {
         MaxLength::New(tokens) => tokens,
@@ -317,6 +405,14 @@ fn max_new_tokens(max: MaxLength, prompt: usize, limit: usize) -> Result<usize, 
 
 fn reseeded(sampling: &Sampling, index: usize) -> Sampling {
     Sampling { seed: sampling.seed.wrapping_add(index as u64), ..sampling.clone() }
+}
+
+/// What `work` comes to; `None` where it has come to nothing by the deadline.
+async fn before<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline.into(), work).await.ok(),
+        None => Some(work.await),
+    }
 }
 
 /// Runs `work` off the async threads.

@@ -45,7 +45,8 @@ pub struct Length {
 /// The longest answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxLength {
-    /// So many new tokens; refused where the context has no room for them.
+    /// So many new tokens; refused where the context has no room for them. 0 where the prompt itself is what is asked for
+    /// ([`ChatRequest::prompt_logprobs`]).
     New(usize),
     /// So many new tokens, or as many as the context has room for: a default.
     NewAtMost(usize),

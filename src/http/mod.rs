@@ -20,7 +20,6 @@ mod sse;
 mod tgi;
 mod toolkit;
 
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use server::{Server, serve};
@@ -60,8 +59,8 @@ pub struct ServedModel {
     pub pipeline_tag: &'static str,
     /// "bfloat16" or "float32".
     pub dtype: &'static str,
-    /// "cpu" or "cuda:0"; known once the model is loaded.
-    pub device: Arc<OnceLock<String>>,
+    /// "cpu" or "cuda:0".
+    pub device: String,
 }
 
 /// Where Vertex AI wants its two routes (`AIP_HEALTH_ROUTE`, `AIP_PREDICT_ROUTE`).
@@ -72,9 +71,8 @@ pub struct VertexRoutes {
 }
 
 impl ServedModel {
-    /// The kind of device: "cpu" or "cuda"; "unknown" before the model is loaded.
-    pub(crate) fn device(&self) -> &str {
-        let name = self.device.get().map_or("unknown", String::as_str);
-        name.split(':').next().unwrap_or(name)
+    /// "cpu" or "cuda".
+    fn device_type(&self) -> &str {
+        self.device.split(':').next().unwrap_or(&self.device)
     }
 }

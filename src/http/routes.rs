@@ -99,6 +99,8 @@ pub(super) fn table(settings: &HttpSettings) -> Vec<Entry> {
         add(&mut table, &vertex.health, Some(Get::Ready), None);
         add(&mut table, &vertex.predict, None, Some(Post::Predict));
     }
+    // The first that fits answers: Vertex AI's paths lie below /v1/models.
+    table.sort_by_key(|entry| entry.path.contains('{'));
     table
 }
 
@@ -121,8 +123,7 @@ fn add(table: &mut Vec<Entry>, path: &str, get: Option<Get>, post: Option<Post>)
             entry.get = entry.get.or(get);
             entry.post = entry.post.or(post);
         }
-        // Before the others: `/v1/models/{id}` would take a path such as Vertex AI's own `/v1/models/sardine:predict`.
-        None => table.insert(0, Entry { path: path.to_owned(), get, post }),
+        None => table.push(Entry { path: path.to_owned(), get, post }),
     }
 }
 

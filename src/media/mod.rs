@@ -38,6 +38,12 @@ pub enum Source {
     File(Bytes),
 }
 
+/// Tokens that the largest picture of `checkpoint` costs; 0 where it has no vision tower.
+pub fn largest_picture(checkpoint: &Checkpoint) -> Result<usize, String> {
+    let preprocess = Preprocess::load(checkpoint)?;
+    Ok(preprocess.map_or(0, |preprocess| preprocess.max_pixels / preprocess.factor().pow(2)))
+}
+
 /// Turns the pictures of requests into what the vision tower reads. One for the whole process.
 pub struct Media {
     limits: MediaLimits,

@@ -1,62 +1,65 @@
 //! What the model remembers of each running sequence: its slot.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
 use super::config::{Config, LayerType, TextConfig};
-use crate::engine::{Picture, Slot};
+use crate::engine::{Held, Picture, Slot};
 
 /// The memory of all sequences that can run at once.
 pub(super) struct Slots {
-    slots: Vec<Memory>,
+    /// One for each slot.
+    sequences: Vec<Memory>,
+    /// One for each layer, of all slots.
+    layers: Vec<LayerMemory>,
 }
 
-/// The memory of one sequence.
+/// What a slot remembers beside the layers' memories.
+#[derive(Default)]
 pub(super) struct Memory {
     /// Tokens that it holds.
     pub num_tokens: usize,
-    layers: Vec<LayerMemory>,
     /// Embeddings of pictures that are not consumed yet: [picture's tokens, hidden].
     pub pictures: Vec<(Arc<Picture>, Tensor)>,
 }
 
 enum LayerMemory {
-    Recurrent(Recurrent),
-    KeyValues(KeyValues),
+    Recurrent(States),
+    KeyValues(Vec<KeyValues>),
 }
 
 impl Slots {
     /// `num_slots` empty slots for activations of `kind` on `device`. Memory is taken when a slot is first used.
     pub fn new(num_slots: usize, config: &Config, (kind, device): (Kind, Device)) -> Slots {
         let layer = |layer_type: &LayerType| match layer_type {
-            LayerType::LinearAttention => LayerMemory::Recurrent(Recurrent::new(&config.text, kind, device)),
-            LayerType::FullAttention => LayerMemory::KeyValues(KeyValues::new(&config.text, kind, device)),
+            LayerType::LinearAttention => LayerMemory::Recurrent(States::new(num_slots, &config.text, (kind, device))),
+            LayerType::FullAttention => {
+                let empty = |_| KeyValues::new(&config.text, kind, device);
+                LayerMemory::KeyValues((0..num_slots).map(empty).collect())
+            }
         };
-        let memory = |_| Memory {
-            num_tokens: 0,
+        Slots {
+            sequences: (0..num_slots).map(|_| Memory::default()).collect(),
             layers: config.text.layer_types.iter().map(layer).collect(),
-            pictures: Vec::new(),
-        };
-        Slots { slots: (0..num_slots).map(memory).collect() }
+        }
     }
 
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.sequences.len()
     }
 
     pub fn memory(&mut self, slot: Slot) -> &mut Memory {
-        &mut self.slots[slot.0]
+        &mut self.sequences[slot.0]
     }
 
     /// Forgets an ended sequence. The keys' and values' memory is given back, the recurrent states' is kept.
     pub fn release(&mut self, slot: Slot) {
-        let memory = self.memory(slot);
-        memory.num_tokens = 0;
-        memory.pictures.clear();
-        for layer in &mut memory.layers {
+        *self.memory(slot) = Memory::default();
+        for layer in &mut self.layers {
             if let LayerMemory::KeyValues(key_values) = layer {
-                key_values.clear();
+                key_values[slot.0].clear();
             }
         }
     }
@@ -64,66 +67,99 @@ impl Slots {
     /// Makes a slot ready for a new sequence, whatever it held.
     pub fn begin(&mut self, slot: Slot) {
         self.release(slot);
-        for layer in &mut self.memory(slot).layers {
-            if let LayerMemory::Recurrent(recurrent) = layer {
-                recurrent.zero();
+        for layer in &mut self.layers {
+            if let LayerMemory::Recurrent(states) = layer {
+                states.begin(slot);
             }
         }
     }
 
-    /// The state of a layer of linear attention.
-    pub fn recurrent(&mut self, slot: Slot, layer: usize) -> &mut Recurrent {
-        match &mut self.slots[slot.0].layers[layer] {
-            LayerMemory::Recurrent(recurrent) => recurrent,
+    /// What the slots hold that were begun and not released.
+    pub fn held(&self) -> Held {
+        let capacities = self.layers.iter().filter_map(|layer| match layer {
+            LayerMemory::KeyValues(key_values) => Some(key_values.iter().map(|store| store.capacity as usize).sum()),
+            LayerMemory::Recurrent(_) => None,
+        });
+        Held {
+            sequences: self.sequences.iter().filter(|memory| memory.num_tokens > 0).count(),
+            kv_tokens: capacities.max().unwrap_or(0),
+            pictures: self.sequences.iter().map(|memory| memory.pictures.len()).sum(),
+        }
+    }
+
+    /// The states of a layer of linear attention.
+    pub fn states(&self, layer: usize) -> &States {
+        match &self.layers[layer] {
+            LayerMemory::Recurrent(states) => states,
             LayerMemory::KeyValues(_) => unreachable!("Invariant: layers and their memories are made from one list"),
         }
     }
 
     /// The keys and values of a layer of full attention.
     pub fn key_values(&mut self, slot: Slot, layer: usize) -> &mut KeyValues {
-        match &mut self.slots[slot.0].layers[layer] {
-            LayerMemory::KeyValues(key_values) => key_values,
+        match &mut self.layers[layer] {
+            LayerMemory::KeyValues(key_values) => &mut key_values[slot.0],
             LayerMemory::Recurrent(_) => unreachable!("Invariant: layers and their memories are made from one list"),
         }
     }
 }
 
-/// What a Gated DeltaNet layer carries from token to token, whatever the length.
-pub(super) struct Recurrent {
-    /// The last columns of the projection before the convolution: [channels, kernel - 1].
-    conv: Option<Tensor>,
-    /// The delta rule's matrix: [value heads, key_head_dim, value_head_dim], fp32.
-    state: Option<Tensor>,
-    conv_shape: [i64; 2],
-    state_shape: [i64; 3],
-    kind: Kind,
-    device: Device,
+/// What a Gated DeltaNet layer carries from token to token, whatever the length. The slots' states lie side by side, so that
+/// those of neighbouring slots are one tensor.
+pub(super) struct States {
+    conv: Tensor,
+    rule: Tensor,
+    num_slots: usize,
 }
 
-impl Recurrent {
-    fn new(text: &TextConfig, kind: Kind, device: Device) -> Recurrent {
+impl States {
+    fn new(num_slots: usize, text: &TextConfig, (kind, device): (Kind, Device)) -> States {
         let keys = text.linear_num_key_heads * text.linear_key_head_dim;
         let values = text.linear_num_value_heads * text.linear_value_head_dim;
-        let conv_shape = [(2 * keys + values) as i64, text.linear_conv_kernel_dim as i64 - 1];
+        let conv_shape = [0, text.linear_conv_kernel_dim as i64 - 1, (2 * keys + values) as i64];
         let heads = text.linear_num_value_heads as i64;
-        let state_shape = [heads, text.linear_key_head_dim as i64, text.linear_value_head_dim as i64];
-        Recurrent { conv: None, state: None, conv_shape, state_shape, kind, device }
-    }
-
-    fn zero(&mut self) {
-        for tensor in [&mut self.conv, &mut self.state].into_iter().flatten() {
-            let _ = tensor.zero_();
+        let rule_shape = [0, heads, text.linear_key_head_dim as i64, text.linear_value_head_dim as i64];
+        States {
+            conv: Tensor::empty(conv_shape, (kind, device)),
+            rule: Tensor::empty(rule_shape, (Kind::Float, device)),
+            num_slots,
         }
     }
 
-    /// The convolution's window into the past; zeros at the start of a sequence.
-    pub fn conv(&mut self) -> &mut Tensor {
-        self.conv.get_or_insert_with(|| Tensor::zeros(self.conv_shape, (self.kind, self.device)))
+    /// The convolution's windows into the past of some slots, to be changed in place: the last rows of the projection before
+    /// it, [slots, kernel - 1, channels].
+    pub fn conv(&self, slots: &Range<usize>) -> Tensor {
+        self.conv.narrow(0, slots.start as i64, slots.len() as i64)
     }
 
-    /// The delta rule's state, changed in place; zeros at the start of a sequence.
-    pub fn state(&mut self) -> &mut Tensor {
-        self.state.get_or_insert_with(|| Tensor::zeros(self.state_shape, (Kind::Float, self.device)))
+    /// The delta rule's matrices of some slots, to be changed in place: [slots, value heads, key_dim, value_dim], fp32.
+    pub fn rule(&self, slots: &Range<usize>) -> Tensor {
+        self.rule.narrow(0, slots.start as i64, slots.len() as i64)
+    }
+
+    /// Zeros for a sequence that begins.
+    fn begin(&mut self, slot: Slot) {
+        self.grow(slot.0 + 1);
+        let slot = slot.0..slot.0 + 1;
+        let _ = self.conv(&slot).zero_();
+        let _ = self.rule(&slot).zero_();
+    }
+
+    /// Makes room for so many slots, and for twice as many as there were: a server of one client never pays for the slots of
+    /// a large batch, and a busy one moves its states a few times only.
+    fn grow(&mut self, needed: usize) {
+        let held = self.rule.size()[0] as usize;
+        if needed <= held {
+            return;
+        }
+        let wanted = (2 * held).min(self.num_slots).max(needed) as i64;
+        for store in [&mut self.conv, &mut self.rule] {
+            let mut shape = store.size();
+            shape[0] = wanted;
+            let larger = Tensor::empty(shape, (store.kind(), store.device()));
+            larger.narrow(0, 0, held as i64).copy_(store);
+            *store = larger;
+        }
     }
 }
 

@@ -1,5 +1,9 @@
 //! Brings libtorch's CUDA side into the process, and finds the device to compute on.
 
+use std::ffi::c_int;
+use std::fmt;
+
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
 use tch::{Cuda, Device};
 
 use super::options::DeviceChoice;
@@ -8,7 +12,6 @@ use super::options::DeviceChoice;
 /// nothing refers to it by name, and without it every machine looks as if it had no GPU. The library stays loaded.
 /// "none" loads nothing. The error is what the dynamic linker says.
 pub fn load_cuda_library(name: &str) -> Result<(), String> {
-    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     if name == "none" {
         return Ok(());
     }
@@ -43,6 +46,50 @@ pub(super) fn find_device(choice: DeviceChoice, cuda_library: &str) -> Result<De
         _ if devices > 0 => Ok(Device::Cuda(0)),
         _ => Ok(Device::Cpu),
     }
+}
+
+/// Where a model computes, and so where its memory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Cpu,
+    /// `free_bytes`: what the device has left, where its driver can be asked.
+    Cuda {
+        index: usize,
+        free_bytes: Option<u64>,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Cpu => write!(f, "cpu"),
+            Place::Cuda { index, .. } => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+/// The place that `choice` means on this machine. Errors are one line for whoever starts the server.
+pub fn find_place(choice: DeviceChoice, cuda_library: &str) -> Result<Place, String> {
+    Ok(match find_device(choice, cuda_library)? {
+        Device::Cuda(index) => Place::Cuda { index, free_bytes: free_bytes(index) },
+        _ => Place::Cpu,
+    })
+}
+
+/// What a CUDA device has left. tch does not tell, but the CUDA runtime that libtorch brought is in the process.
+fn free_bytes(index: usize) -> Option<u64> {
+    type SetDevice = unsafe extern "C" fn(c_int) -> c_int;
+    type MemGetInfo = unsafe extern "C" fn(*mut usize, *mut usize) -> c_int;
+    let process = Library::this();
+    let (mut free, mut total) = (0, 0);
+    // Safety: the signatures are those of cuda_runtime_api.h, unchanged since CUDA 2; which device is current is the calling
+    // thread's alone, and tch sets it anew wherever it matters.
+    let is_told = unsafe {
+        let set_device: Symbol<SetDevice> = process.get(b"cudaSetDevice\0").ok()?;
+        let mem_get_info: Symbol<MemGetInfo> = process.get(b"cudaMemGetInfo\0").ok()?;
+        set_device(index as c_int) == 0 && mem_get_info(&mut free, &mut total) == 0
+    };
+    is_told.then_some(free as u64)
 }
 
 /// What the dynamic linker said is the source of the error; the error itself only says that it failed.

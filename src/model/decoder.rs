@@ -7,7 +7,7 @@ use super::cache::Slots;
 use super::config::{Config, LayerType, TextConfig};
 use super::delta_net::DeltaNet;
 use super::layers::{Embedding, Linear, Mlp, RmsNorm};
-use super::packing::Span;
+use super::packing::Packed;
 use super::rotary::{Rotation, TextRotary};
 use super::weights::{At, Weights};
 
@@ -51,13 +51,13 @@ impl Decoder {
         &self,
         embeddings: Tensor,
         rotation: &Rotation,
-        spans: &[Span],
+        packed: &Packed,
         slots: &mut Slots,
         observe: &mut dyn FnMut(usize, &Tensor),
     ) -> Tensor {
         let mut hidden = embeddings;
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(&hidden, rotation, spans, slots, index);
+            hidden = layer.forward(&hidden, rotation, packed, slots, index);
             observe(index, &hidden);
         }
         hidden
@@ -94,11 +94,11 @@ impl Layer {
         }
     }
 
-    fn forward(&self, x: &Tensor, rotation: &Rotation, spans: &[Span], slots: &mut Slots, index: usize) -> Tensor {
+    fn forward(&self, x: &Tensor, rotation: &Rotation, packed: &Packed, slots: &mut Slots, index: usize) -> Tensor {
         let normed = self.input_layernorm.forward(x);
         let x = x + match &self.mixer {
-            Mixer::LinearAttention(delta_net) => delta_net.forward(&normed, spans, slots, index),
-            Mixer::FullAttention(attention) => attention.forward(&normed, rotation, spans, slots, index),
+            Mixer::LinearAttention(delta_net) => delta_net.forward(&normed, &packed.batches, slots.states(index)),
+            Mixer::FullAttention(attention) => attention.forward(&normed, rotation, &packed.spans, slots, index),
         };
         let mixed = self.mlp.forward(&self.post_attention_layernorm.forward(&x));
         x + mixed

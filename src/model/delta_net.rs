@@ -2,12 +2,13 @@
 
 use tch::{Kind, Tensor};
 
-use super::cache::Slots;
+use super::cache::States;
 use super::config::TextConfig;
 use super::convolution::CausalConvolution;
-use super::delta_rule::{DeltaInputs, gated_delta_rule};
+use super::delta_rule::{DeltaInputs, gated_delta_rule, one_each};
+use super::elementwise::elementwise;
 use super::layers::{GatedRmsNorm, Linear};
-use super::packing::{Span, pack};
+use super::packing::{Batch, pack};
 use super::weights::At;
 
 pub(super) struct DeltaNet {
@@ -45,23 +46,30 @@ impl DeltaNet {
         }
     }
 
-    /// [tokens, hidden] -> [tokens, hidden], for all `spans` at once; each goes on from its own slot's state.
-    pub fn forward(&self, x: &Tensor, spans: &[Span], slots: &mut Slots, layer: usize) -> Tensor {
+    /// [tokens, hidden] -> [tokens, hidden], for all `batches` at once; each sequence goes on from its own slot's state.
+    pub fn forward(&self, x: &Tensor, batches: &[Batch], states: &States) -> Tensor {
         let projected = self.in_proj_qkv.forward(x); // [tokens, channels]
         let z = self.in_proj_z.forward(x).view((-1, self.value_heads, self.value_dim));
-        let beta = self.in_proj_b.forward(x).sigmoid(); // [tokens, heads]
-        let step = (self.in_proj_a.forward(x).to_kind(Kind::Float) + &self.dt_bias).softplus();
+        let beta = elementwise(&self.in_proj_b.forward(x), Tensor::sigmoid); // [tokens, heads]
+        let step = self.in_proj_a.forward(x).to_kind(Kind::Float) + &self.dt_bias;
+        let step = elementwise(&step, Tensor::softplus);
         let decay = &self.decay_rate * step; // <= 0
 
-        let convolved = spans.iter().map(|span| {
-            let past = slots.recurrent(span.slot, layer).conv();
-            self.conv1d.forward(&span.of(&projected), past)
+        let convolved = batches.iter().map(|batch| {
+            let (projected, mut past) = (batch.of(&projected), states.conv(&batch.slots));
+            match batch.is_one_each() {
+                true => self.conv1d.forward_each(&projected, &mut past),
+                false => self.conv1d.forward(&projected, &mut past.get(0)),
+            }
         });
         let convolved = pack(convolved.collect()).silu();
         let inputs = self.inputs(&convolved, &beta, &decay);
-        let read = spans.iter().map(|span| {
-            let state = slots.recurrent(span.slot, layer).state();
-            gated_delta_rule(&inputs.narrow(span.first, span.len), state)
+        let read = batches.iter().map(|batch| {
+            let (inputs, mut state) = (inputs.narrow(batch.first, batch.len), states.rule(&batch.slots));
+            match batch.is_one_each() {
+                true => one_each(&inputs, &mut state),
+                false => gated_delta_rule(&inputs, &mut state.get(0)),
+            }
         });
         let read = pack(read.collect()).to_kind(x.kind()); // [tokens, heads, value_dim]
         self.out_proj.forward(&self.norm.forward(&read, &z).flatten(1, 2))

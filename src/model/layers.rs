@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::cpu::is_worth_widening;
+use super::kernels;
 use super::weights::At;
 
 /// `x W^T + b`.
@@ -32,6 +33,11 @@ impl Linear {
 
     /// [rows, inputs] -> [rows, outputs]
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        if self.bias.is_none()
+            && let Some(product) = kernels::linear(x, &self.weight)
+        {
+            return product;
+        }
         let rows = x.size()[0];
         if rows >= WORTH_WIDENING && is_worth_widening(x) {
             return self.forward_widened(x);

@@ -15,8 +15,12 @@ pub mod cuda;
 mod decoder;
 mod delta_net;
 pub mod delta_rule;
+mod elementwise;
+mod footprint;
 mod inventory;
+mod kernels;
 mod layers;
+mod machine;
 mod options;
 mod packing;
 mod patch_positions;
@@ -33,6 +37,9 @@ use tch::Kind;
 use crate::checkpoint::Checkpoint;
 
 pub use config::{Config, Dtype, LayerType, Rope, TextConfig, VisionConfig};
+pub use cuda::{Place, find_place};
+pub use footprint::{Largest, PerToken, costs, per_token};
+pub use machine::{MachineLimits, measure as measure_machine};
 pub use options::{DeviceChoice, DtypeChoice, LoadOptions};
 pub use runner::{Observer, QwenRunner};
 pub use weights::Progress;
@@ -46,10 +53,7 @@ pub use weights::Progress;
 pub fn load(checkpoint: &Checkpoint, options: &LoadOptions, progress: Progress) -> Result<QwenRunner, String> {
     let config = Config::load(checkpoint)?;
     let device = cuda::find_device(options.device, &options.cuda_library)?;
-    let kind = match options.dtype {
-        DtypeChoice::Auto => kind_of(config.dtype),
-        DtypeChoice::Exactly(dtype) => kind_of(dtype),
-    };
+    let kind = kind_of(options.dtype.given(config.dtype));
     threads::set(options.threads, &config);
     let _guard = tch::no_grad_guard();
     let weights = weights::Weights::open(checkpoint, &config, (kind, device), progress)?;

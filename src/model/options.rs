@@ -60,6 +60,16 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
+impl DtypeChoice {
+    /// The precision to compute in, of a checkpoint made for `stored`.
+    pub fn given(self, stored: Dtype) -> Dtype {
+        match self {
+            DtypeChoice::Auto => stored,
+            DtypeChoice::Exactly(dtype) => dtype,
+        }
+    }
+}
+
 impl FromStr for DtypeChoice {
     type Err = String;
 

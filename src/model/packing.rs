@@ -1,5 +1,7 @@
 //! A step's rows as one list of tokens, so that norms, linears and MLPs run once for all of them.
 
+use std::ops::Range;
+
 use tch::{Device, Kind, Tensor};
 
 use crate::engine::{Row, Slot};
@@ -10,6 +12,8 @@ pub(super) struct Packed {
     pub positions: Tensor, // [3, tokens]
     /// One for each row, in their order.
     pub spans: Vec<Span>,
+    /// The same tokens, in as few batches as the recurrent layers can take them in.
+    pub batches: Vec<Batch>,
 }
 
 /// Where one row's tokens lie in the packed list, and which sequence they continue.
@@ -21,6 +25,29 @@ pub(super) struct Span {
     pub len: i64,
     /// Tokens that the sequence may grow to.
     pub max_len: i64,
+}
+
+/// Rows that a recurrent layer runs as one, because their states lie side by side: one token of each of some sequences in
+/// neighbouring slots, or any number of tokens of a single one.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Batch {
+    pub slots: Range<usize>,
+    /// Its first token in the packed list.
+    pub first: i64,
+    /// All its tokens.
+    pub len: i64,
+}
+
+impl Batch {
+    /// This batch's part of a packed tensor [tokens, ...].
+    pub fn of(&self, packed: &Tensor) -> Tensor {
+        packed.narrow(0, self.first, self.len)
+    }
+
+    /// Whether every sequence has a single token.
+    pub fn is_one_each(&self) -> bool {
+        self.len == self.slots.len() as i64
+    }
 }
 
 impl Span {
@@ -50,8 +77,23 @@ impl Packed {
         // One upload, which a CUDA device need not be waited for.
         let host = Tensor::from_slice(&numbers.concat()).view([4, -1]);
         let numbers = host.to_device_(device, Kind::Int64, true, false);
-        Packed { ids: numbers.get(0), positions: numbers.narrow(0, 1, 3), spans }
+        Packed { ids: numbers.get(0), positions: numbers.narrow(0, 1, 3), batches: batches(&spans), spans }
     }
+}
+
+/// Joins neighbours among `spans`: in the list of tokens, and in the slots.
+fn batches(spans: &[Span]) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    for span in spans {
+        match batches.last_mut() {
+            Some(batch) if batch.is_one_each() && span.len == 1 && batch.slots.end == span.slot.0 => {
+                batch.slots.end += 1;
+                batch.len += 1;
+            }
+            _ => batches.push(Batch { slots: span.slot.0..span.slot.0 + 1, first: span.first, len: span.len }),
+        }
+    }
+    batches
 }
 
 /// Puts what each span made, [span's tokens, ...], back into one packed tensor.

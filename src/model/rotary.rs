@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::config::Rope;
+use super::elementwise::elementwise;
 
 /// The decoder's rotary angles: each frequency is driven by one of a token's three positions.
 pub(super) struct TextRotary {
@@ -73,7 +74,7 @@ impl Rotation {
     /// From angles [tokens, rotary / 2].
     fn by(angles: &Tensor, kind: Kind) -> Rotation {
         let twice = |half: Tensor| Tensor::cat(&[&half, &half], 1).unsqueeze(1).to_kind(kind);
-        Rotation { cos: twice(angles.cos()), sin: twice(angles.sin()) }
+        Rotation { cos: twice(elementwise(angles, Tensor::cos)), sin: twice(elementwise(angles, Tensor::sin)) }
     }
 
     /// Rotates the first channels of each head and passes the others: [tokens, heads, head_dim], of the same shape. The

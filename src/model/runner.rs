@@ -7,15 +7,19 @@ use tch::{Device, Kind, Tensor};
 use super::cache::Slots;
 use super::config::Config;
 use super::decoder::Decoder;
+use super::kernels;
 use super::packing::{Packed, Span, pack};
-use super::sampler::sample;
+use super::sampler::{NOT_FINITE, sample, score};
 use super::vision::VisionTower;
 use crate::checkpoint::Bytes;
-use crate::engine::{ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Step};
+use crate::engine::{Held, ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Sampled, Step};
 
 /// Sees intermediate results by name: `vision` for each picture, `layer.{i}` over the packed tokens of a step, `logits` of
 /// the rows that are sampled.
 pub type Observer = Box<dyn FnMut(&str, &Tensor) + Send>;
+
+/// Rows of a prompt that are scored at a time: the logits of a whole chunk would take half a gigabyte.
+const SCORED_ROWS: usize = 64;
 
 /// A loaded model and the memory of the sequences that it runs.
 pub struct QwenRunner {
@@ -37,15 +41,27 @@ impl ModelRunner for QwenRunner {
         for slot in &step.released {
             self.slots.release(*slot);
         }
-        let faults: Vec<Option<String>> = step.rows.iter().map(|row| self.fault(row)).collect();
-        let sound = |(row, fault): (_, &Option<String>)| fault.is_none().then_some(row);
-        let rows: Vec<&Row> = step.rows.iter().zip(&faults).filter_map(sound).collect();
-        let mut outcomes = self.forward(&rows).into_iter();
-        let outcome = |fault: Option<String>| match fault {
-            Some(fault) => Outcome::Failed(fault),
-            None => outcomes.next().expect("Invariant: forward answers every row"),
-        };
-        Outputs { rows: faults.into_iter().map(outcome).collect() }
+        let mut outputs =
+            Outputs { rows: vec![Outcome::Prefilled; step.rows.len()], scores: vec![Vec::new(); step.rows.len()] };
+        let mut sound = Vec::new();
+        for (index, row) in step.rows.iter().enumerate() {
+            match self.fault(row) {
+                Some(fault) => outputs.rows[index] = Outcome::Failed(fault),
+                None => sound.push(index),
+            }
+        }
+        // Sequences of one token first, by slot: a recurrent layer runs neighbours among them as one.
+        sound.sort_by_key(|index| (step.rows[*index].ids.len() > 1, step.rows[*index].slot));
+        let rows: Vec<&Row> = sound.iter().map(|index| &step.rows[*index]).collect();
+        let computed: Vec<_> = self.passes(&rows).into_iter().flat_map(|pass| self.forward(pass)).collect();
+        for (index, (outcome, scored)) in sound.into_iter().zip(computed) {
+            (outputs.rows[index], outputs.scores[index]) = (outcome, scored);
+        }
+        outputs
+    }
+
+    fn held(&self) -> Held {
+        self.slots.held()
     }
 }
 
@@ -83,6 +99,13 @@ impl QwenRunner {
         if let Some(id) = row.ids.iter().find(|id| **id as usize >= self.config.text.vocab_size) {
             return Some(format!("token {id} is outside the vocabulary of {}", self.config.text.vocab_size));
         }
+        if let Some(score) = &row.score {
+            let is_sound = score.targets.len() <= row.ids.len()
+                && score.targets.iter().all(|id| (*id as usize) < self.config.text.vocab_size);
+            if !is_sound {
+                return Some("the tokens to score are not those of the prompt".to_owned());
+            }
+        }
         row.pictures.iter().find_map(|rows| self.picture_fault(row, rows))
     }
 
@@ -101,8 +124,21 @@ impl QwenRunner {
         (!fits).then(|| format!("a picture's rows {:?} do not fit in a row of {} tokens", rows.rows, row.ids.len()))
     }
 
-    /// One forward pass over sound rows.
-    fn forward(&mut self, rows: &[&Row]) -> Vec<Outcome> {
+    /// Cuts sound rows, those of one token first, into the passes that they are computed in.
+    ///
+    /// On the CPU a row's numbers must not depend on its company. A product of few rows keeps that promise
+    /// ([`kernels::linear`]), a GEMM does not, so a prompt's chunk has a pass of its own: it is bound by its operations, and
+    /// reading the weights once more for it costs little. On a GPU one pass takes all.
+    fn passes<'r>(&self, rows: &'r [&'r Row]) -> Vec<&'r [&'r Row]> {
+        if self.device != Device::Cpu {
+            return vec![rows];
+        }
+        let (decoding, reading) = rows.split_at(rows.partition_point(|row| row.ids.len() == 1));
+        decoding.chunks(kernels::MAX_ROWS as usize).chain(reading.chunks(1)).collect()
+    }
+
+    /// One forward pass over sound rows: what becomes of each, and its scored tokens.
+    fn forward(&mut self, rows: &[&Row]) -> Vec<(Outcome, Vec<Sampled>)> {
         if rows.is_empty() {
             return Vec::new();
         }
@@ -114,11 +150,13 @@ impl QwenRunner {
         let rotation = self.decoder.rotation(&packed.positions, self.kind);
         let observer = &mut self.observer;
         let mut observe = |index: usize, hidden: &Tensor| show(observer, || format!("layer.{index}"), hidden);
-        let hidden = self.decoder.forward(embeddings, &rotation, &packed.spans, &mut self.slots, &mut observe);
+        let hidden = self.decoder.forward(embeddings, &rotation, &packed, &mut self.slots, &mut observe);
         for row in rows {
             self.slots.memory(row.slot).num_tokens = row.start + row.ids.len();
         }
-        self.choose(rows, &packed.spans, &hidden)
+        let outcomes = self.choose(rows, &packed.spans, &hidden);
+        let scores = rows.iter().zip(&packed.spans).map(|(row, span)| self.score(row, &span.of(&hidden)));
+        outcomes.into_iter().zip(scores).map(|(outcome, scored)| fail_unless_finite(outcome, scored)).collect()
     }
 
     /// The tokens' embeddings, pictures' in place of their placeholders': [tokens, hidden].
@@ -171,6 +209,24 @@ impl QwenRunner {
         };
         rows.iter().map(outcome).collect()
     }
+
+    /// How likely the tokens are that the row wants scored; `hidden` [row's tokens, hidden].
+    fn score(&self, row: &Row, hidden: &Tensor) -> Vec<Sampled> {
+        let Some(wanted) = &row.score else { return Vec::new() };
+        let blocks = wanted.targets.chunks(SCORED_ROWS).enumerate().map(|(block, targets)| {
+            let hidden = hidden.narrow(0, (block * SCORED_ROWS) as i64, targets.len() as i64);
+            score(&self.decoder.logits(&hidden), targets, wanted.top) // [block, vocabulary] -> numbers
+        });
+        blocks.flatten().collect()
+    }
+}
+
+/// A prompt whose scores are not numbers fails, as one whose next token cannot be chosen does.
+fn fail_unless_finite(outcome: Outcome, scored: Vec<Sampled>) -> (Outcome, Vec<Sampled>) {
+    if scored.iter().all(|token| token.logprob.is_finite()) {
+        return (outcome, scored);
+    }
+    (Outcome::Failed(NOT_FINITE.to_owned()), Vec::new())
 }
 
 fn show(observer: &mut Option<Observer>, name: impl FnOnce() -> String, tensor: &Tensor) {

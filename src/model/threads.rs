@@ -15,4 +15,6 @@ pub(super) fn set(wanted: Option<usize>, config: &Config) {
         None => cores,
     };
     tch::set_num_threads(threads as i32);
+    // Our own kernels' threads. They sleep while there is nothing to do; a second model in one process shares them.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("kernel-{n}")).build_global();
 }

@@ -56,6 +56,13 @@ pub struct HttpFlags {
     /// How long requests in flight may still take after SIGTERM.
     #[arg(long, env = "SARDINE_SHUTDOWN_GRACE_S", default_value_t = 30, value_name = "S")]
     pub shutdown_grace_s: u64,
+    /// How long a stream may wait for its turn before its status line is sent all the same: platforms count requests without one
+    /// to see that they must scale up, and proxies give up on those that stay silent.
+    #[arg(long, env = "SARDINE_STATUS_HOLD_MS", default_value_t = 10_000, value_name = "MS")]
+    pub status_hold_ms: u64,
+    /// How long an answer that is not streamed may take before it is a 504. Default: as long as it takes.
+    #[arg(long, env = "SARDINE_REQUEST_TIMEOUT_S", value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub request_timeout_s: Option<u64>,
     #[arg(long, env = "AIP_MODE", hide = true)]
     aip_mode: Option<String>,
     #[arg(long, env = "AIP_HEALTH_ROUTE", hide = true, default_value = "/health")]
@@ -72,7 +79,6 @@ impl ServeSettings {
         let is_vertex = http.aip_mode.as_deref() == Some("PREDICTION");
         HttpSettings {
             model,
-            status_hold: Duration::from_secs(10),
             host: self.host.clone(),
             port: self.port,
             max_body_bytes: http.max_body_bytes,
@@ -86,6 +92,11 @@ impl ServeSettings {
                 predict: http.aip_predict_route.clone(),
             }),
             shutdown_grace: Duration::from_secs(http.shutdown_grace_s),
+            status_hold: Duration::from_millis(http.status_hold_ms),
         }
+    }
+
+    pub fn request_timeout(&self) -> Option<Duration> {
+        self.http.request_timeout_s.map(Duration::from_secs)
     }
 }

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::media::MediaFlags;
+use super::units::bytes;
 use crate::chat::SpecialText;
 use crate::checkpoint::HubSettings;
-use crate::engine::EngineLimits;
+use crate::engine::{EngineLimits, MemoryPlan};
 use crate::model::{DeviceChoice, DtypeChoice, LoadOptions};
 
 /// Which model, on which device.
@@ -26,9 +27,13 @@ pub struct ModelSettings {
     /// `auto`: bfloat16, as the checkpoint is stored.
     #[arg(long, env = "SARDINE_DTYPE", default_value = "auto", value_name = "auto|bfloat16|float32")]
     pub dtype: DtypeChoice,
-    /// Tokens of the longest sequence, prompt included. Default: the checkpoint's, at most 32768.
+    /// Tokens of the longest sequence, prompt included. Default: what all sequences can have at once within the memory, at least
+    /// 32768 where one such sequence fits, at most the checkpoint's.
     #[arg(long, env = "SARDINE_MAX_MODEL_LEN", value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_model_len: Option<u32>,
+    /// Memory for the weights and all that is computed. Default: what is free on the device, less a reserve.
+    #[arg(long, env = "SARDINE_MEMORY", value_name = "48GiB", value_parser = bytes)]
+    pub memory: Option<u64>,
     /// CPU threads that compute. Default: one a core, and one for a small model.
     #[arg(long, env = "SARDINE_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub threads: Option<u32>,
@@ -71,7 +76,7 @@ pub struct HubFlags {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Engine")]
 pub struct EngineFlags {
-    /// Sequences that run at the same time.
+    /// Sequences that run at the same time; fewer where the memory is short.
     #[arg(long, env = "SARDINE_MAX_BATCH_SIZE", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub max_batch_size: u32,
     /// Requests that may wait; one more is answered 429.
@@ -92,11 +97,12 @@ impl HubFlags {
 }
 
 impl ModelSettings {
-    pub fn load_options(&self) -> LoadOptions {
+    /// How to load a model that serves `max_batch_size` sequences at once.
+    pub fn load_options(&self, max_batch_size: usize) -> LoadOptions {
         LoadOptions {
             device: self.device,
             dtype: self.dtype,
-            max_batch_size: self.engine.max_batch_size as usize,
+            max_batch_size,
             threads: self.threads.map(|threads| threads as usize),
             cuda_library: self.cuda_library.clone(),
         }
@@ -118,13 +124,14 @@ impl ModelSettings {
         }
     }
 
-    /// The engine's limits, for a context of `max_model_len` tokens.
-    pub fn engine_limits(&self, max_model_len: usize) -> EngineLimits {
+    /// The engine's limits, which are the plan's where memory decides.
+    pub fn engine_limits(&self, plan: &MemoryPlan) -> EngineLimits {
         EngineLimits {
-            max_batch_size: self.engine.max_batch_size as usize,
+            max_batch_size: plan.max_batch_size,
             max_queue: self.engine.max_queue as usize,
             prefill_chunk: self.engine.prefill_chunk as usize,
-            max_model_len,
+            max_model_len: plan.max_model_len,
+            max_kv_tokens: plan.max_kv_tokens,
         }
     }
 }

@@ -64,11 +64,10 @@ pub fn settings() -> HttpSettings {
         name: "the-model".to_owned(),
         pipeline_tag: "image-text-to-text",
         dtype: "bfloat16",
-        device: Arc::new("cpu".to_owned().into()),
+        device: "cpu".to_owned(),
     };
     HttpSettings {
         model,
-        status_hold: Duration::from_secs(10),
         host: "127.0.0.1".to_owned(),
         port: 0,
         max_body_bytes: 1 << 20,
@@ -79,11 +78,12 @@ pub fn settings() -> HttpSettings {
         base_path: None,
         vertex: None,
         shutdown_grace: Duration::from_secs(5),
+        status_hold: Duration::from_secs(10),
     }
 }
 
 pub fn limits() -> EngineLimits {
-    EngineLimits { max_batch_size: 4, max_queue: 16, prefill_chunk: 4096, max_model_len: 2000 }
+    EngineLimits { max_batch_size: 4, max_queue: 16, prefill_chunk: 4096, max_model_len: 2000, max_kv_tokens: 8000 }
 }
 
 fn checkpoint() -> Checkpoint {
@@ -97,7 +97,15 @@ impl Bench {
     }
 
     pub async fn with(settings: HttpSettings, limits: EngineLimits) -> Bench {
-        let (bench, load) = Bench::loading(settings, limits);
+        Bench::ready(Bench::loading(settings, limits)).await
+    }
+
+    /// A server that gives whole answers so much time.
+    pub async fn with_request_timeout(timeout: Duration) -> Bench {
+        Bench::ready(Bench::build(settings(), limits(), Some(timeout))).await
+    }
+
+    async fn ready((bench, load): (Bench, mpsc::Sender<()>)) -> Bench {
         load.send(()).unwrap();
         bench.wait_until("the engine is ready", |bench| bench.service.health() == sardine::engine::Health::Ready).await;
         bench
@@ -105,6 +113,14 @@ impl Bench {
 
     /// A server whose model loads until the sender is used (or dropped: then the load fails).
     pub fn loading(settings: HttpSettings, limits: EngineLimits) -> (Bench, mpsc::Sender<()>) {
+        Bench::build(settings, limits, None)
+    }
+
+    fn build(
+        settings: HttpSettings,
+        limits: EngineLimits,
+        request_timeout: Option<Duration>,
+    ) -> (Bench, mpsc::Sender<()>) {
         let chat = || Chat::load(&checkpoint(), SpecialText::StaysText).unwrap();
         let answer = [chat().encode(ANSWER).unwrap(), vec![chat().defaults().eos_token_id[0]]].concat();
         let script = Script::new(Mode::Answer(answer));
@@ -115,7 +131,7 @@ impl Bench {
             Err(_) => Err("the test wants no model".to_owned()),
         });
         let media = Media::start(&checkpoint(), MediaLimits::default()).unwrap();
-        let service = Service::new(chat(), media, engine);
+        let service = Service::new(chat(), media, engine).with_request_timeout(request_timeout);
         let (address, shutdown, server) = serve(service.clone(), settings);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let (shutdown, server) = (Some(shutdown), Some(server));

@@ -250,6 +250,15 @@ async fn completions_go_on_from_texts_and_from_tokens() {
     let text: String = chunks(&streamed).iter().filter_map(|chunk| chunk["choices"][0]["text"].as_str()).collect();
     assert_eq!(text, format!("Once{ANSWER}"));
 
+    let fields = json!({"prompt": "Once more", "echo": true, "logprobs": 1, "max_tokens": 0});
+    let read = bench.post_to(COMPLETIONS, fields).await.json();
+    let choice = &read["choices"][0];
+    assert_eq!((&choice["text"], &choice["finish_reason"]), (&json!("Once more"), &json!("length")));
+    let tokens = choice["logprobs"]["tokens"].as_array().unwrap();
+    assert_eq!(tokens.len(), bench.chat.encode("Once more").unwrap().len());
+    assert_eq!(choice["logprobs"]["token_logprobs"][0], Value::Null);
+    assert!(choice["logprobs"]["token_logprobs"].as_array().unwrap()[1..].iter().all(Value::is_number), "{choice}");
+
     let scored = bench.post_to(COMPLETIONS, json!({"prompt": "Once", "logprobs": 2, "max_tokens": 50})).await.json();
     let logprobs = &scored["choices"][0]["logprobs"];
     let tokens: String = logprobs["tokens"].as_array().unwrap().iter().map(|token| token.as_str().unwrap()).collect();

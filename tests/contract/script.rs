@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sardine::engine::{ModelRunner, Outcome, Outputs, Row, Sampled, Sampling, Step};
+use sardine::engine::{ModelRunner, Outcome, Outputs, Row, Sampled, Sampling, Score, Step};
 
 /// What the model does.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,7 +62,10 @@ impl ModelRunner for ScriptedRunner {
             Mode::Panic(message) if !step.rows.is_empty() => panic!("{message}"),
             _ => {}
         }
-        Outputs { rows: step.rows.iter().map(|row| self.answer(row, &mode)).collect() }
+        Outputs {
+            rows: step.rows.iter().map(|row| self.answer(row, &mode)).collect(),
+            scores: step.rows.iter().map(|row| row.score.as_ref().map_or_else(Vec::new, scores)).collect(),
+        }
     }
 }
 
@@ -83,7 +86,15 @@ impl ScriptedRunner {
             Mode::Fail(message) => return Outcome::Failed((*message).to_owned()),
             Mode::Panic(_) => unreachable!("the step has panicked"),
         };
-        let top = (0..sample.settings.top_logprobs as u32).map(|rank| (rank, -1.0 - rank as f32)).collect();
-        Outcome::Sampled(Sampled { id, logprob: -0.25, top })
+        Outcome::Sampled(Sampled { id, logprob: -0.25, top: top(sample.settings.top_logprobs) })
     }
+}
+
+/// Every token of a prompt is as likely as the next.
+fn scores(score: &Score) -> Vec<Sampled> {
+    score.targets.iter().map(|id| Sampled { id: *id, logprob: -0.5, top: top(score.top) }).collect()
+}
+
+fn top(tokens: usize) -> Vec<(u32, f32)> {
+    (0..tokens as u32).map(|rank| (rank, -1.0 - rank as f32)).collect()
 }

@@ -55,6 +55,22 @@ impl Sample {
         json!({"inputs": messages, "parameters": parameters})
     }
 
+    /// The same request in OpenAI's form.
+    pub fn chat_request(&self) -> Value {
+        let Value::Object(mut request) = self.request() else { unreachable!("a request is an object") };
+        let mut messages = request.remove("inputs").unwrap();
+        let parts = messages.as_array_mut().unwrap().iter_mut().filter_map(|message| message["content"].as_array_mut());
+        for part in parts.flatten().filter(|part| part["type"] == "image") {
+            *part = json!({"type": "image_url", "image_url": {"url": part["image"]}});
+        }
+        let mut chat =
+            json!({"messages": messages, "temperature": 0, "max_tokens": 256, "enable_thinking": self.thinking});
+        if !self.tools.is_empty() {
+            chat["tools"] = json!(self.tools);
+        }
+        chat
+    }
+
     /// One picture and the question to describe it.
     pub fn is_description(&self) -> bool {
         self.name.starts_with("describe") && self.messages.len() == 1 && self.pictures().len() == 1

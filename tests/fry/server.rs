@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::generated_text;
 
@@ -79,6 +79,42 @@ impl Server {
         texts.collect::<String>().trim().to_owned()
     }
 
+    /// What the assistant says to a request of `/v1/chat/completions`, and why it ended. Calls are without their ids.
+    pub async fn chat(&self, request: Value) -> Value {
+        let reply = self.client.post(format!("{}v1/chat/completions", self.url)).json(&request).send().await.unwrap();
+        let (status, mut body) = (reply.status(), reply.json::<Value>().await.unwrap());
+        assert_eq!(status, 200, "{body}");
+        let mut choice = body["choices"][0].take();
+        let calls = choice["message"].get_mut("tool_calls").and_then(Value::as_array_mut);
+        for call in calls.into_iter().flatten() {
+            call.as_object_mut().unwrap().remove("id");
+        }
+        json!({"message": choice["message"], "finish_reason": choice["finish_reason"]})
+    }
+
+    /// As [`Server::chat`], put together from a stream.
+    pub async fn streamed_chat(&self, mut request: Value) -> Value {
+        request["stream"] = true.into();
+        let reply = self.client.post(format!("{}v1/chat/completions", self.url)).json(&request).send().await.unwrap();
+        let body = reply.text().await.unwrap();
+        assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
+        let events = body.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
+        let choices = events.map(|event| serde_json::from_str::<Value>(event).unwrap()["choices"][0].take());
+        put_together(choices)
+    }
+
+    /// Begins to stream an answer and hangs up after `patience`.
+    pub async fn give_up(&self, mut request: Value, patience: Duration) {
+        request["stream"] = true.into();
+        let answer = async { self.client.post(&self.url).json(&request).send().await?.text().await };
+        let _ = tokio::time::timeout(patience, answer).await;
+    }
+
+    /// GET of a path, as text.
+    pub async fn get(&self, path: &str) -> String {
+        self.client.get(format!("{}{path}", self.url)).send().await.unwrap().text().await.unwrap()
+    }
+
     /// A picture's file as the whole body.
     pub async fn answer_to_body(&self, picture: Vec<u8>) -> String {
         let url = format!("{}?max_new_tokens=256&do_sample=false", self.url);
@@ -86,4 +122,45 @@ impl Server {
         assert_eq!(reply.status(), 200);
         generated_text(&reply.json().await.unwrap())
     }
+}
+
+/// A whole choice made of the choices of a stream's chunks.
+fn put_together(choices: impl Iterator<Item = Value>) -> Value {
+    let mut message = json!({});
+    let mut finish_reason = Value::Null;
+    for mut choice in choices {
+        if !choice["finish_reason"].is_null() {
+            finish_reason = choice["finish_reason"].take();
+        }
+        let Value::Object(delta) = choice["delta"].take() else { panic!("a choice without a delta") };
+        for (field, value) in delta {
+            match value {
+                Value::Array(calls) => calls.into_iter().for_each(|call| add_call(&mut message, call)),
+                Value::String(more) => {
+                    let text = message[&field].as_str().unwrap_or_default().to_owned() + &more;
+                    message[field] = text.into();
+                }
+                other => panic!("{field} is {other}"),
+            }
+        }
+    }
+    if message["content"] == "" && message.get("tool_calls").is_some() {
+        message["content"] = Value::Null;
+    }
+    json!({"message": message, "finish_reason": finish_reason})
+}
+
+fn add_call(message: &mut Value, mut call: Value) {
+    if message.get("tool_calls").is_none() {
+        message["tool_calls"] = json!([]);
+    }
+    let calls = message["tool_calls"].as_array_mut().unwrap();
+    if call.get("id").is_some() {
+        calls.push(json!({"type": call["type"], "function": {"name": call["function"]["name"], "arguments": ""}}));
+    }
+    let function = &mut calls.last_mut().expect("a call begins with its id")["function"];
+    let arguments =
+        function["arguments"].as_str().unwrap().to_owned() + call["function"]["arguments"].as_str().unwrap();
+    function["arguments"] = arguments.into();
+    call.take();
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use sardine::checkpoint::Checkpoint;
+use sardine::checkpoint::{Checkpoint, Files};
 
 use crate::hub::{COMMIT, FakeHub, TOKEN, WEIGHTS, assert_whole, content};
 
@@ -27,6 +27,16 @@ async fn nothing_but_the_checkpoints_files_is_asked_for() {
         assert!(!request.path.ends_with(".py") && !request.path.ends_with(".md"), "{}", request.path);
     }
     assert_eq!(fs::read_dir(hub.folder().join("blobs")).unwrap().count(), 3);
+}
+
+#[tokio::test]
+async fn what_describes_the_model_comes_without_its_weights_and_is_no_complete_download() {
+    let hub = FakeHub::start().await;
+    let described = Checkpoint::from_hub_with(Files::AllButWeights, "org/name", &hub.settings()).await.unwrap();
+    assert_eq!(described.map("config.json").unwrap().to_vec(), content("config.json").unwrap());
+    assert!(hub.gets(WEIGHTS).is_empty() && !hub.folder().join("refs/main").exists());
+    assert_whole(&hub.download().await.unwrap());
+    assert_eq!(hub.gets("tokenizer.json").len(), 1);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use sardine::engine::{ModelRunner, Outcome, Slot, Step};
+use sardine::engine::{Held, ModelRunner, Outcome, Slot, Step};
 use sardine::model::Dtype;
 
 use crate::driving::{Sequence, generate, step, watch};
@@ -35,7 +35,12 @@ fn a_slot_forgets_its_last_sequence() {
     let mut runner = load(Dtype::Float32);
     let (first, second) = (Case::read("long"), Case::read("one_image"));
     generate(&mut runner, &first.prompt, 2, 100, 5);
+    // 256 tokens at a time, and never more than the sequence may grow to.
+    let max_len = first.prompt.len() + 5;
+    let held = runner.held();
+    assert!(held.sequences == 1 && held.pictures == 0 && (1..=max_len).contains(&held.kv_tokens), "{held:?}");
     runner.run(&Step { released: vec![Slot(2)], rows: Vec::new() });
+    assert_eq!(runner.held(), Held::default());
     assert_eq!(generate(&mut runner, &second.prompt, 2, 100, 24), second.greedy());
     // Also where nobody released it.
     assert_eq!(generate(&mut runner, &first.prompt, 2, 100, 24), first.greedy());

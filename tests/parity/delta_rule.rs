@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use sardine::model::delta_rule::{DeltaInputs, chunked, gated_delta_rule, recurrent};
-use tch::{Kind, Tensor};
+use sardine::model::delta_rule::{DeltaInputs, chunked, gated_delta_rule, one_each, recurrent};
+use tch::{Device, Kind, Tensor};
 
 use crate::fixtures::{difference, folder, read_tensors};
 
@@ -64,6 +64,28 @@ fn a_state_can_be_continued_by_either_form() {
         let second = recurrent(&inputs.narrow(cut, 130 - cut), &mut state);
         let worst = difference(&Tensor::cat(&[first, second], 0), golden.get(130, "out"));
         assert!(worst < TOLERANCE, "cut at {cut}: differs by {worst}");
+    }
+}
+
+#[test]
+fn sequences_together_get_the_bits_that_they_get_alone() {
+    const MOST: i64 = 8;
+    let random = |shape: &[i64]| Tensor::rand(shape, (Kind::Float, Device::Cpu));
+    // The test checkpoint's sizes, the trained miniature's, and those of the 4B model.
+    for (key_heads, heads, key_dim, value_dim) in [(2, 4, 16, 24), (2, 4, 32, 32), (16, 32, 128, 128)] {
+        let (q, k) = (random(&[MOST, key_heads, key_dim]), random(&[MOST, key_heads, key_dim]));
+        let (v, beta) = (random(&[MOST, heads, value_dim]), random(&[MOST, heads]));
+        let inputs = DeltaInputs::new(&q, &k, &v, &beta, &-random(&[MOST, heads]));
+        let begin = random(&[MOST, heads, key_dim, value_dim]);
+        let alone = begin.copy();
+        let outputs = (0..MOST).map(|sequence| recurrent(&inputs.narrow(sequence, 1), &mut alone.get(sequence)));
+        let outputs = Tensor::cat(&outputs.collect::<Vec<_>>(), 0);
+        for count in 1..=MOST {
+            let mut states = begin.narrow(0, 0, count).copy();
+            let together = one_each(&inputs.narrow(0, count), &mut states);
+            assert!(together.equal(&outputs.narrow(0, 0, count)), "{count} of {heads} heads: what is read");
+            assert!(states.equal(&alone.narrow(0, 0, count)), "{count} of {heads} heads: what is kept");
+        }
     }
 }
 

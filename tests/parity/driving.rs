@@ -60,7 +60,7 @@ impl<'a> Sequence<'a> {
             history: Vec::new(),
         });
         let max_len = self.prompt.len() + self.max_new;
-        Row { slot: self.slot, start: self.held, max_len, ids, positions, pictures, sample }
+        Row { slot: self.slot, start: self.held, max_len, ids, positions, pictures, sample, score: None }
     }
 
     /// Takes what became of `row`.

@@ -9,4 +9,6 @@ mod fixtures;
 mod float32;
 mod loading;
 mod oracle;
+mod scoring;
 mod speed;
+mod together;

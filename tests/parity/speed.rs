@@ -2,13 +2,16 @@
 //!
 //! `SARDINE_ORACLE_CHECKPOINT=DIR cargo test --release --test parity speed -- --ignored --nocapture`
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use sardine::checkpoint::Checkpoint;
 use sardine::engine::{Grid, Picture, PlacedPicture, Prompt};
-use sardine::model::{Dtype, QwenRunner};
+use sardine::model::{Dtype, LoadOptions, QwenRunner};
 
 use crate::driving::{Sequence, step};
+use crate::fixtures::options;
 use crate::oracle::load;
 
 #[test]
@@ -61,6 +64,60 @@ fn together(runner: &mut QwenRunner, num_sequences: usize) {
         all(&mut sequences);
     }
     println!("{num_sequences} at once, {NEW_TOKENS} tokens each: {start}");
+}
+
+/// Prints what a step of decoding costs where sequences share it: in neighbouring slots, which the recurrent layers run as one,
+/// in scattered ones, which they run row by row, and in steps of their own.
+#[test]
+#[ignore = "prints, for people to read"]
+fn speed_of_decoding_together() {
+    let fry = Checkpoint::in_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fry")).unwrap();
+    for dtype in [Dtype::Float32, Dtype::Bfloat16] {
+        let options = LoadOptions { max_batch_size: 64, ..options(dtype) };
+        let mut runner = sardine::model::load(&fry, &options, &|_, _| {}).unwrap();
+        for num_sequences in [1, 2, 4, 8, 16] {
+            let [together, scattered, alone] = decode_steps(&mut runner, num_sequences);
+            println!(
+                "{dtype:?}, {num_sequences} at once: {:.2} ms a step; scattered {:.2} times that, alone {:.2} times",
+                together * 1e3,
+                scattered / together,
+                alone / together
+            );
+        }
+    }
+}
+
+/// Seconds of CPU that one token of each sequence takes: in neighbouring slots, in every other slot, and in steps of their own.
+/// The least of many turns, in which the three follow each other.
+fn decode_steps(runner: &mut QwenRunner, num_sequences: usize) -> [f64; 3] {
+    const TURNS: usize = 40;
+    let prompt = text(32);
+    let slots: [fn(usize) -> usize; 3] = [|index| index, |index| 17 + 2 * index, |index| 48 + index];
+    let sequence = |slot| Sequence::new(&prompt, slot, TURNS + 1);
+    let mut groups = slots.map(|slot| (0..num_sequences).map(slot).map(sequence).collect::<Vec<_>>());
+    let mut least = [f64::MAX; 3];
+    for sequence in groups.iter_mut().flatten() {
+        step(runner, &mut [(sequence, 512)]);
+    }
+    for _ in 0..TURNS {
+        for (kind, group) in groups.iter_mut().enumerate() {
+            let start = thread_seconds();
+            match kind {
+                2 => group.iter_mut().for_each(|sequence| step(runner, &mut [(sequence, 512)])),
+                _ => step(runner, &mut group.iter_mut().map(|sequence| (sequence, 512)).collect::<Vec<_>>()),
+            }
+            least[kind] = least[kind].min(thread_seconds() - start);
+        }
+    }
+    least
+}
+
+/// What this thread has used of the CPU: what a small model, which computes on one thread, costs on a busy machine.
+fn thread_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // Safety: the clock is one of Linux's own, and the time is ours to write.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// Time by the clock and by the CPU.

@@ -45,6 +45,20 @@ impl fmt::Debug for HubSettings {
     }
 }
 
+/// Which of a checkpoint's files are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    All,
+    /// What describes the model: kilobytes where the weights are gigabytes.
+    AllButWeights,
+}
+
+impl Files {
+    fn include(self, file: &NeededFile) -> bool {
+        self == Files::All || !file.name.ends_with(".safetensors")
+    }
+}
+
 impl Checkpoint {
     /// The checkpoint `id` (`org/name`) of the hub: downloaded where the cache lacks it, resumed where a download broke
     /// off.
@@ -53,6 +67,11 @@ impl Checkpoint {
     /// is complete in the cache needs no network. Nothing executable is downloaded. Errors are one line for whoever
     /// deploys.
     pub async fn from_hub(id: &str, settings: &HubSettings) -> Result<Checkpoint, String> {
+        Checkpoint::from_hub_with(Files::All, id, settings).await
+    }
+
+    /// [`Checkpoint::from_hub`] with at least `wanted` files.
+    pub async fn from_hub_with(wanted: Files, id: &str, settings: &HubSettings) -> Result<Checkpoint, String> {
         let repository = Repository::new(id, &settings.revision)?;
         let cache = Cache::new(&settings.cache, &repository);
         let cached = cache.last_complete_snapshot()?;
@@ -71,13 +90,15 @@ impl Checkpoint {
             (Err(problem), _) => return Err(problem.into_message()),
         };
         let mut files = listing.needed_files()?;
-        files.retain(|file| !cache.has_file(&listing.commit, &file.name));
+        files.retain(|file| wanted.include(file) && !cache.has_file(&listing.commit, &file.name));
         if !files.is_empty() {
             cache.prepare(&listing.commit)?;
             download_all(&hub, &cache, &listing.commit, files).await?;
         }
         // Invariant: a ref is written after all its files, so that it never leads to half a checkpoint.
-        cache.write_ref(&listing.commit)?;
+        if wanted == Files::All {
+            cache.write_ref(&listing.commit)?;
+        }
         Checkpoint::in_folder(&cache.snapshot(&listing.commit))
     }
 }

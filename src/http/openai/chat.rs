@@ -10,6 +10,7 @@ use super::body::{self, Fields};
 use super::chat_answer::{ChatAnswer, Part, Shown};
 use super::conversation::conversation;
 use super::head::Head;
+use super::logprobs::of_prompt;
 use super::reply::{ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, Delta, Usage};
 use super::request::{ChatFields, GenerationFields};
 use super::resolve::{self, MAX_TOP_LOGPROBS, Resolved, in_range};
@@ -94,13 +95,14 @@ pub(super) async fn respond(
         return Ok(stream::respond(response, ChatChunks { head, plan, n }, answers.collect()));
     }
     let collected = generations.into_iter().enumerate().map(async |(index, generation)| {
-        let mut answer = ChatAnswer::new(generation, service.clone(), shown.clone());
+        let mut answer = ChatAnswer::new(generation.whole(), service.clone(), shown.clone());
         let (message, logprobs, finish_reason) = answer.collect().await?;
         let choice = ChatChoice { index, message, logprobs, finish_reason };
-        Ok::<_, Error>((choice, answer.usage()))
+        Ok::<_, Error>((choice, (answer.usage(), of_prompt(answer.prompt_tokens()))))
     });
     let answered = try_join_all(collected).await?;
-    let (choices, usages): (Vec<ChatChoice>, Vec<_>) = answered.into_iter().unzip();
+    let (choices, costs): (Vec<ChatChoice>, Vec<_>) = answered.into_iter().unzip();
+    let (usages, mut prompts): (Vec<_>, Vec<_>) = costs.into_iter().unzip();
     reply::usage_headers(&mut response, &usages, received.elapsed());
     let Head { id, created, model } = head;
     Ok(response.json(ChatCompletion {
@@ -110,7 +112,7 @@ pub(super) async fn respond(
         model,
         usage: Usage::of(&usages, n),
         choices,
-        prompt_logprobs: None,
+        prompt_logprobs: prompts.swap_remove(0),
     }))
 }
 

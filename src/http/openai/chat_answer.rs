@@ -9,7 +9,7 @@ use super::stream::Answer;
 use crate::chat::OutputParser;
 use crate::chat::output::{Piece, ToolCallDelta};
 use crate::error::Error;
-use crate::generation::{Finish, Generation, Service, Usage};
+use crate::generation::{Finish, Generation, PromptToken, Service, Usage};
 
 /// What the reply to a chat shows.
 #[derive(Debug, Clone)]
@@ -49,6 +49,11 @@ impl ChatAnswer {
     pub(super) fn new(generation: Generation, service: Service, shown: Shown) -> ChatAnswer {
         let parser = OutputParser::new(generation.opens_thinking(), &shown.tools);
         ChatAnswer { generation, service, parser, shown, ready: VecDeque::new(), is_over: false }
+    }
+
+    /// The prompt's tokens, where they were asked for: complete once there is a part.
+    pub(super) fn prompt_tokens(&self) -> &[PromptToken] {
+        self.generation.prompt_tokens()
     }
 
     /// The next part; `None` after the last. An error ends the answer.

@@ -9,6 +9,7 @@ use super::Sent;
 use super::body::{self, Fields};
 use super::completion_answer::{CompletionAnswer, Part, Shown};
 use super::head::Head;
+use super::logprobs::of_prompt;
 use super::reply::{Completion, CompletionChoice, Usage};
 use super::request::{CompletionFields, GenerationFields, Prompts};
 use super::resolve::{self, MAX_TOP_LOGPROBS, Resolved, in_range};
@@ -27,6 +28,8 @@ pub(super) struct Asked {
     requests: Vec<(ChatRequest, Shown)>,
     n: usize,
     head: Head,
+    /// The reply has `prompt_logprobs`.
+    wants_prompt: bool,
     /// `None`: whole.
     stream: Option<StreamPlan>,
 }
@@ -46,6 +49,14 @@ pub(super) fn read(sent: Sent, service: &Service, settings: &HttpSettings) -> Re
     let prompts = prompts(completion.prompt)?;
     resolve::check_answers(prompts.len().saturating_mul(resolved.n), settings.max_client_batch_size)?;
     let n = resolved.n;
+    if completion.echo == Some(true) {
+        // An echoed prompt has its probabilities like the rest.
+        resolved.prompt_logprobs = resolved.prompt_logprobs.or(logprobs.map(|n| n as usize));
+    }
+    if max_tokens == Some(0) {
+        // Only the prompt is wanted: nothing is chosen, and it is read for its probabilities or for nothing.
+        resolved.prompt_logprobs = resolved.prompt_logprobs.or(Some(0));
+    }
     let requests = prompts.into_iter().map(|input| {
         let echo = match completion.echo {
             Some(true) => Some(service.text_of(&input)?),
@@ -57,7 +68,8 @@ pub(super) fn read(sent: Sent, service: &Service, settings: &HttpSettings) -> Re
     });
     let requests = requests.collect::<Result<_, Error>>()?;
     let head = Head::new("cmpl", both.model.take(), &settings.model.name);
-    Ok((Asked { requests, n, head, stream: StreamPlan::read(&both)? }, ignored))
+    let wants_prompt = both.prompt_logprobs.is_some();
+    Ok((Asked { requests, n, head, wants_prompt, stream: StreamPlan::read(&both)? }, ignored))
 }
 
 fn refuse_unsupported(completion: &CompletionFields, n: usize) -> Result<(), Error> {
@@ -105,7 +117,7 @@ pub(super) async fn respond(
     status_hold: Duration,
 ) -> Result<HttpResponse, Error> {
     let received = Instant::now();
-    let Asked { requests, n, head, stream } = asked;
+    let Asked { requests, n, head, wants_prompt, stream } = asked;
     let started = requests.into_iter().map(async |(request, shown)| {
         let generations = service.start_several(request, n).await?;
         Ok::<_, Error>(generations.into_iter().map(move |generation| (generation, shown.clone())))
@@ -117,9 +129,11 @@ pub(super) async fn respond(
         return Ok(stream::respond(response, CompletionChunks { head, plan, n }, answers.collect()));
     }
     let collected = started.into_iter().enumerate().map(async |(index, (generation, shown))| {
-        let mut answer = CompletionAnswer::new(generation, shown);
+        let mut answer = CompletionAnswer::new(generation.whole(), shown);
         let part = answer.collect().await?;
-        Ok::<_, Error>((choice(index, part), answer.usage()))
+        let mut choice = choice(index, part);
+        choice.prompt_logprobs = if wants_prompt { of_prompt(answer.prompt_tokens()) } else { None };
+        Ok::<_, Error>((choice, answer.usage()))
     });
     let (choices, usages): (Vec<_>, Vec<_>) = try_join_all(collected).await?.into_iter().unzip();
     reply::usage_headers(&mut response, &usages, received.elapsed());

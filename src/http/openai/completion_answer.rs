@@ -1,11 +1,12 @@
 //! One completion, piece by piece: its text, the prompt before it where that is echoed, and the tokens' probabilities.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::reply::CompletionLogprobs;
 use super::stream::Answer;
 use crate::error::Error;
-use crate::generation::{Delta, Finish, Generation, Token, Usage};
+use crate::generation::{Delta, Finish, Generation, PromptToken, Token, Usage};
 
 /// What the reply to a completion shows.
 #[derive(Debug, Clone)]
@@ -34,12 +35,13 @@ pub(super) struct CompletionAnswer {
     shown: Shown,
     /// Characters of the tokens so far.
     offset: usize,
+    ready: VecDeque<Part>,
     is_over: bool,
 }
 
 impl CompletionAnswer {
     pub(super) fn new(generation: Generation, shown: Shown) -> CompletionAnswer {
-        CompletionAnswer { generation, shown, offset: 0, is_over: false }
+        CompletionAnswer { generation, shown, offset: 0, ready: VecDeque::new(), is_over: false }
     }
 
     /// All of it.
@@ -54,6 +56,21 @@ impl CompletionAnswer {
             whole.finish_reason = part.finish_reason.or(whole.finish_reason);
         }
         Ok(whole)
+    }
+
+    /// The prompt's tokens, where they were asked for: complete once there is a part.
+    pub(super) fn prompt_tokens(&self) -> &[PromptToken] {
+        self.generation.prompt_tokens()
+    }
+
+    /// The prompt with its tokens' probabilities.
+    fn echoed(&mut self, text: String) -> Part {
+        let mut logprobs = CompletionLogprobs::default();
+        for token in self.generation.prompt_tokens() {
+            logprobs.push(&token.text, token.logprob, &token.top, self.offset);
+            self.offset += token.text.chars().count();
+        }
+        Part { text, logprobs: Some(logprobs), finish_reason: None }
     }
 
     fn part(&mut self, delta: Delta) -> Part {
@@ -88,16 +105,29 @@ impl Answer for CompletionAnswer {
     type Part = Part;
 
     async fn next(&mut self) -> Option<Result<Part, Error>> {
-        if let Some(text) = self.shown.echo.take() {
+        if !self.shown.logprobs
+            && let Some(text) = self.shown.echo.take()
+        {
             return Some(Ok(Part { text, ..Part::default() }));
         }
         loop {
-            match self.generation.next().await {
-                _ if self.is_over => return None,
+            if let Some(part) = self.ready.pop_front() {
+                return Some(Ok(part));
+            }
+            if self.is_over {
+                return None;
+            }
+            let next = self.generation.next().await;
+            // The prompt's probabilities are known from here on, also where nothing follows it.
+            if let Some(text) = self.shown.echo.take() {
+                let echoed = self.echoed(text);
+                self.ready.push_back(echoed);
+            }
+            match next {
                 Some(Ok(delta)) => {
                     let part = self.part(delta);
                     if part != Part::default() {
-                        return Some(Ok(part));
+                        self.ready.push_back(part);
                     }
                 }
                 Some(Err(error)) => {
@@ -106,7 +136,10 @@ impl Answer for CompletionAnswer {
                 }
                 None => {
                     self.is_over = true;
-                    return Some(self.last());
+                    match self.last() {
+                        Ok(part) => self.ready.push_back(part),
+                        Err(error) => return Some(Err(error)),
+                    }
                 }
             }
         }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::reply::{ChatLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob};
-use crate::generation::{Service, Token};
+use crate::generation::{PromptToken, Service, Token};
 
 /// A chat's: one entry a token.
 pub(super) fn of_chat(tokens: &[Token], service: &Service) -> ChatLogprobs {
@@ -14,6 +14,24 @@ pub(super) fn of_chat(tokens: &[Token], service: &Service) -> ChatLogprobs {
         top_logprobs: token.top.iter().map(|(id, text, logprob)| alternative(*id, text, *logprob, service)).collect(),
     };
     ChatLogprobs { content: tokens.iter().map(entry).collect() }
+}
+
+/// vLLM's form of a prompt's: an entry a token, the first null, the others by token id with rank and text. `None` where nobody
+/// asked.
+pub(super) fn of_prompt(tokens: &[PromptToken]) -> Option<Value> {
+    let entry = |token: &PromptToken| {
+        let Some(logprob) = token.logprob else { return Value::Null };
+        let mut entries = Map::new();
+        for (rank, (id, text, logprob)) in token.top.iter().enumerate() {
+            let alternative = json!({ "logprob": logprob, "rank": rank + 1, "decoded_token": text });
+            entries.insert(id.to_string(), alternative);
+        }
+        // Where the token is none of the likeliest its rank is not known.
+        let own = || json!({ "logprob": logprob, "rank": null, "decoded_token": token.text });
+        entries.entry(token.id.to_string()).or_insert_with(own);
+        Value::Object(entries)
+    };
+    (!tokens.is_empty()).then(|| tokens.iter().map(entry).collect())
 }
 
 fn alternative(id: u32, text: &str, logprob: f32, service: &Service) -> TopLogprob {

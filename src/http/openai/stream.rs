@@ -30,6 +30,9 @@ impl StreamPlan {
     pub(super) fn read(fields: &GenerationFields) -> Result<Option<StreamPlan>, Error> {
         let options = fields.stream_options.clone();
         match (fields.stream.unwrap_or(false), options) {
+            (true, _) if fields.prompt_logprobs.is_some() => {
+                Err(refuse("prompt_logprobs", "is not part of a stream: set `stream` to false"))
+            }
             (true, options) => {
                 let options = options.unwrap_or_default();
                 let include_usage = options.include_usage.unwrap_or(false);

@@ -110,7 +110,7 @@ async fn receive(
         Ok((inputs, question, warnings))
     })
     .await?;
-    headers::before(&mut response, settings.model.device(), &inputs);
+    headers::before(&mut response, settings.model.device_type(), &inputs);
     if !warnings.is_empty() {
         response.insert_header(("x-warning", warnings.join("; ")));
     }

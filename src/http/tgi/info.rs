@@ -47,7 +47,7 @@ pub(in crate::http) async fn info(service: web::Data<Service>, settings: web::Da
         model_id: model.name.clone(),
         model_sha: None,
         model_dtype: format!("torch.{}", model.dtype),
-        model_device_type: model.device().to_owned(),
+        model_device_type: model.device_type().to_owned(),
         model_pipeline_tag: model.pipeline_tag.to_owned(),
         max_concurrent_requests: limits.max_batch_size + limits.max_queue,
         max_best_of: settings.max_client_batch_size,

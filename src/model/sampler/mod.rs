@@ -11,6 +11,7 @@ mod warpers;
 use tch::{Device, Kind, Tensor};
 
 use crate::engine::{Outcome, Sample};
+pub use report::{NOT_FINITE, score};
 use warpers::Candidates;
 
 /// Tokens whose probabilities are cumulated at a time.

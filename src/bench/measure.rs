@@ -1,0 +1,90 @@
+//! The measurements: tokens a second while several answers are written, time to the first token, the longest gap.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+
+use super::target::{Arrivals, Target, Work};
+
+/// An answer as it was received: when it was asked for, and when there were how many tokens.
+struct Received {
+    asked: Instant,
+    tokens: Vec<(Instant, usize)>,
+}
+
+/// What is known of answers that were written at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub(super) struct Decoded {
+    pub(super) sequences: usize,
+    /// Of all sequences together, from the moment each had its first token to the first end.
+    pub(super) tokens_per_s: f64,
+    /// Milliseconds between two tokens of one sequence: mean, and the longest.
+    pub(super) ms_per_token: f64,
+    pub(super) longest_gap_ms: f64,
+}
+
+/// Token ids that no tokenizer lacks and that no server has in its cache yet.
+pub(super) fn prompt(len: usize, seed: usize) -> Work {
+    Work::Tokens((0..len).map(|at| 100 + ((at * 7919 + seed * 104_729) % 1000) as u32).collect())
+}
+
+/// `sequences` answers of `num_tokens` tokens each, all at once.
+pub(super) async fn decode(target: &Target, sequences: usize, num_tokens: usize) -> Result<Decoded, String> {
+    let answers = (0..sequences).map(|seed| receive(target, prompt(32, seed), num_tokens));
+    Ok(summarise(&try_join_all(answers).await?))
+}
+
+/// Seconds from asking to the first token.
+pub(super) async fn first_token(target: &Target, work: Work) -> Result<f64, String> {
+    let received = receive(target, work, 1).await?;
+    let (first, _) = received.tokens.first().ok_or("the answer has no token")?;
+    Ok((*first - received.asked).as_secs_f64())
+}
+
+/// As [`decode`], while a prompt of `intruder` tokens arrives in the middle.
+pub(super) async fn disturbed(
+    target: &Target,
+    sequences: usize,
+    num_tokens: usize,
+    intruder: usize,
+) -> Result<Decoded, String> {
+    let answers = try_join_all((0..sequences).map(|seed| receive(target, prompt(32, seed), num_tokens)));
+    let intrusion = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        receive(target, prompt(intruder, 77), 1).await
+    };
+    let (answers, intrusion) = tokio::join!(answers, intrusion);
+    intrusion?;
+    Ok(summarise(&answers?))
+}
+
+async fn receive(target: &Target, work: Work, num_tokens: usize) -> Result<Received, String> {
+    let asked = Instant::now();
+    let mut arrivals: Arrivals = target.start(&work, num_tokens).await?;
+    let mut tokens = Vec::with_capacity(num_tokens);
+    while let Some(arrived) = arrivals.next().await {
+        tokens.push(arrived?);
+    }
+    Ok(Received { asked, tokens })
+}
+
+/// Looks at the time in which all answers were being written.
+fn summarise(answers: &[Received]) -> Decoded {
+    let firsts = answers.iter().filter_map(|answer| answer.tokens.first()).map(|(at, _)| *at);
+    let lasts = answers.iter().filter_map(|answer| answer.tokens.last()).map(|(at, _)| *at);
+    let (Some(begin), Some(end)) = (firsts.max(), lasts.min()) else {
+        return Decoded { sequences: answers.len(), tokens_per_s: 0.0, ms_per_token: 0.0, longest_gap_ms: 0.0 };
+    };
+    let seconds = end.saturating_duration_since(begin).as_secs_f64();
+    let until = |answer: &Received, moment: Instant| {
+        answer.tokens.iter().take_while(|(at, _)| *at <= moment).last().map_or(0, |(_, count)| *count)
+    };
+    let written: usize = answers.iter().map(|answer| until(answer, end) - until(answer, begin)).sum();
+    let gaps = answers.iter().flat_map(|answer| answer.tokens.windows(2)).map(|pair| pair[1].0 - pair[0].0);
+    Decoded {
+        sequences: answers.len(),
+        tokens_per_s: written as f64 / seconds,
+        ms_per_token: 1e3 * seconds * answers.len() as f64 / written.max(1) as f64,
+        longest_gap_ms: gaps.max().unwrap_or_default().as_secs_f64() * 1e3,
+    }
+}

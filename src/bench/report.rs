@@ -1,0 +1,92 @@
+//! What was measured, as a table for people and as JSON for programs.
+
+use std::fmt::{self, Write};
+
+use serde::Serialize;
+
+use super::measure::Decoded;
+use crate::model::MachineLimits;
+
+/// What the machine allows this model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Limits {
+    pub(super) machine: MachineLimits,
+    /// Bytes that are read for a token: the layers' weights and the head's.
+    pub(super) bytes_per_token: f64,
+    /// Operations for a token of a prompt.
+    pub(super) flops_per_token: f64,
+}
+
+/// The time to the first new token after a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct FirstToken {
+    pub(super) prompt_tokens: usize,
+    pub(super) seconds: f64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Report {
+    pub(super) limits: Option<Limits>,
+    pub(super) start_to_first_token_s: Option<f64>,
+    pub(super) warm_first_token_s: f64,
+    pub(super) decode: Vec<Decoded>,
+    pub(super) prefill: Vec<FirstToken>,
+    /// Eight answers undisturbed, and while a long prompt arrives.
+    pub(super) disturbed: Option<(Decoded, Decoded)>,
+    pub(super) picture_s: Option<f64>,
+    pub(super) peak_memory_bytes: Option<u64>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = String::new();
+        self.write(&mut table)?;
+        f.write_str(&table)
+    }
+}
+
+impl Report {
+    fn write(&self, out: &mut String) -> fmt::Result {
+        if let Some(limits) = self.limits {
+            let MachineLimits { read_bandwidth, gemm_flops } = limits.machine;
+            writeln!(out, "memory reads {:.1} GB/s, products {:.0} GFLOP/s", read_bandwidth / 1e9, gemm_flops / 1e9)?;
+        }
+        if let Some(seconds) = self.start_to_first_token_s {
+            writeln!(out, "start to first token  {seconds:.2} s")?;
+        }
+        writeln!(out, "first token of 8      {:.3} s", self.warm_first_token_s)?;
+        writeln!(out, "\n  at once   tokens/s   ms/token   longest gap ms   of the memory's limit")?;
+        for decoded in &self.decode {
+            let Decoded { sequences, tokens_per_s, ms_per_token, longest_gap_ms } = decoded;
+            let share = self.limits.map(|limits| {
+                tokens_per_s / *sequences as f64 * limits.bytes_per_token / limits.machine.read_bandwidth
+            });
+            let share = share.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0));
+            writeln!(
+                out,
+                "{sequences:>9} {tokens_per_s:>10.1} {ms_per_token:>10.2} {longest_gap_ms:>16.1} {share:>23}"
+            )?;
+        }
+        writeln!(out, "\n   prompt    seconds   tokens/s                    of the product's limit")?;
+        for FirstToken { prompt_tokens, seconds } in &self.prefill {
+            let rate = *prompt_tokens as f64 / seconds;
+            let share = self.limits.map(|limits| rate * limits.flops_per_token / limits.machine.gemm_flops);
+            let share = share.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0));
+            writeln!(out, "{prompt_tokens:>9} {seconds:>10.2} {rate:>10.1} {share:>41}")?;
+        }
+        if let Some((calm, disturbed)) = self.disturbed {
+            let (calm, disturbed) = (calm.longest_gap_ms, disturbed.longest_gap_ms);
+            writeln!(
+                out,
+                "\nlongest gap of 8 answers: {calm:.0} ms alone, {disturbed:.0} ms while a long prompt arrives"
+            )?;
+        }
+        if let Some(seconds) = self.picture_s {
+            writeln!(out, "picture to first token {seconds:.2} s")?;
+        }
+        if let Some(bytes) = self.peak_memory_bytes {
+            writeln!(out, "peak memory {:.2} GB", bytes as f64 / 1e9)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! Who is measured: the engine in this process, or any server that speaks OpenAI's API.
+
+use std::pin::Pin;
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use serde_json::{Value, json};
+
+use crate::engine::Sampling;
+use crate::generation::{ChatRequest, Conversation, Ending, Generation, Input, Length, MaxLength, Service, Stop};
+use crate::media::Source;
+
+/// What to answer to, always greedily and to the last token that is asked for.
+#[derive(Debug, Clone)]
+pub(super) enum Work {
+    /// Continue these token ids.
+    Tokens(Vec<u32>),
+    /// Describe a picture, a file.
+    Picture(Vec<u8>),
+}
+
+pub(super) enum Target {
+    InProcess(Service),
+    Http { client: reqwest::Client, url: String },
+}
+
+/// The tokens of an answer as they arrive.
+pub(super) enum Arrivals {
+    InProcess(Generation),
+    Http(Events),
+}
+
+impl Target {
+    /// A server whose OpenAI routes are below `url`.
+    pub(super) fn http(url: &str) -> Result<Target, String> {
+        let client = reqwest::Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
+        let url = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
+        Ok(Target::Http { client, url })
+    }
+
+    /// Asks for `num_tokens` tokens.
+    pub(super) async fn start(&self, work: &Work, num_tokens: usize) -> Result<Arrivals, String> {
+        match self {
+            Target::InProcess(service) => {
+                let generation = service.start(request(work, num_tokens)).await;
+                generation.map(Arrivals::InProcess).map_err(|error| error.to_string())
+            }
+            Target::Http { client, url } => {
+                let (path, body) = post(work, num_tokens);
+                let sent = client.post(format!("{url}{path}")).json(&body).send().await;
+                let response = sent.map_err(|error| format!("{url}{path}: {error}"))?;
+                if !response.status().is_success() {
+                    let status = response.status();
+                    return Err(format!("{url}{path}: {status} {}", response.text().await.unwrap_or_default()));
+                }
+                Ok(Arrivals::Http(Events { body: Box::pin(response.bytes_stream()), text: Vec::new(), num_tokens: 0 }))
+            }
+        }
+    }
+}
+
+impl Arrivals {
+    /// When the next tokens came, and how many there are now. `None` after the last.
+    pub(super) async fn next(&mut self) -> Option<Result<(Instant, usize), String>> {
+        match self {
+            Arrivals::InProcess(generation) => {
+                let delta = generation.next().await?;
+                let now = Instant::now();
+                Some(delta.map(|_| (now, generation.usage().generated_tokens)).map_err(|error| error.to_string()))
+            }
+            Arrivals::Http(events) => events.next().await,
+        }
+    }
+}
+
+fn request(work: &Work, num_tokens: usize) -> ChatRequest {
+    let (input, media) = match work {
+        Work::Tokens(ids) => (Input::Tokens(ids.clone()), Vec::new()),
+        Work::Picture(file) => {
+            let content = json!([{"type": "image"}, {"type": "text", "text": "Describe this image."}]);
+            let conversation = Conversation {
+                messages: vec![json!({"role": "user", "content": content})],
+                tools: Vec::new(),
+                template_variables: serde_json::Map::new(),
+                ending: Ending::GenerationPrompt,
+            };
+            (Input::Conversation(conversation), vec![Source::File(Bytes::from(file.clone()))])
+        }
+    };
+    ChatRequest {
+        input,
+        media,
+        sampling: Sampling::greedy(),
+        length: Length { max: MaxLength::New(num_tokens), max_time: None, truncate: None },
+        stop: Stop::default(),
+        skip_special_tokens: false,
+        prompt_logprobs: None,
+        deadline: None,
+    }
+}
+
+fn post(work: &Work, num_tokens: usize) -> (&'static str, Value) {
+    let mut body = json!({
+        "model": "dummy", "max_tokens": num_tokens, "temperature": 0, "ignore_eos": true, "stream": true,
+        "stream_options": {"include_usage": true, "continuous_usage_stats": true},
+    });
+    match work {
+        Work::Tokens(ids) => {
+            body["prompt"] = json!(ids);
+            ("/v1/completions", body)
+        }
+        Work::Picture(file) => {
+            let url = format!("data:image/bmp;base64,{}", BASE64_STANDARD.encode(file));
+            let content = json!([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Describe this image."}]);
+            body["messages"] = json!([{"role": "user", "content": content}]);
+            ("/v1/chat/completions", body)
+        }
+    }
+}
+
+/// A body of server-sent events, in which tokens are counted.
+pub(super) struct Events {
+    body: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
+    /// What came and is no whole line yet.
+    text: Vec<u8>,
+    num_tokens: usize,
+}
+
+impl Events {
+    async fn next(&mut self) -> Option<Result<(Instant, usize), String>> {
+        loop {
+            while let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.text.drain(..=end).collect();
+                match self.count(&line) {
+                    Ok(false) => {}
+                    Ok(true) => return Some(Ok((Instant::now(), self.num_tokens))),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            match self.body.next().await? {
+                Ok(bytes) => self.text.extend_from_slice(&bytes),
+                Err(error) => return Some(Err(error.to_string())),
+            }
+        }
+    }
+
+    /// Whether a line brought tokens: so many as the usage in it says, or one where a server tells none.
+    fn count(&mut self, line: &[u8]) -> Result<bool, String> {
+        let Some(data) = line.strip_prefix(b"data:").map(<[u8]>::trim_ascii).filter(|data| *data != b"[DONE]") else {
+            return Ok(false);
+        };
+        let event: Value = serde_json::from_slice(data).map_err(|error| format!("an event is no JSON: {error}"))?;
+        if !event["error"].is_null() {
+            return Err(event["error"].to_string());
+        }
+        let choice = &event["choices"][0];
+        let has_text = [&choice["text"], &choice["delta"]["content"], &choice["delta"]["reasoning_content"]]
+            .iter()
+            .any(|text| text.as_str().is_some_and(|text| !text.is_empty()));
+        let counted = match event["usage"]["completion_tokens"].as_u64() {
+            Some(counted) => counted as usize,
+            None => self.num_tokens + usize::from(has_text),
+        };
+        let is_more = counted > self.num_tokens;
+        self.num_tokens = counted;
+        Ok(is_more)
+    }
+}

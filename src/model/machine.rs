@@ -1,0 +1,55 @@
+//! What this machine's CPU can do at most, measured: the limits that speeds are compared with.
+
+use std::time::Instant;
+
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+/// Bytes that are read: far more than any cache holds.
+const BUFFER_BYTES: usize = 512 << 20;
+
+/// The limits of the CPU, with the threads that compute.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct MachineLimits {
+    /// Bytes a second that all threads read together.
+    pub read_bandwidth: f64,
+    /// Operations a second of a large product, the faster of bf16 and fp32.
+    pub gemm_flops: f64,
+}
+
+/// Measures both, the best of a few runs; takes a few seconds.
+pub fn measure() -> MachineLimits {
+    MachineLimits { read_bandwidth: read_bandwidth(), gemm_flops: gemm(Kind::Float).max(gemm(Kind::BFloat16)) }
+}
+
+fn read_bandwidth() -> f64 {
+    let buffer: Vec<u64> = (0..BUFFER_BYTES / 8).into_par_iter().map(|i| i as u64).collect();
+    let piece = buffer.len() / rayon::current_num_threads();
+    best_of(5, || {
+        let sum: u64 = buffer.par_chunks(piece).map(|piece| piece.iter().fold(0, |sum, word| sum ^ word)).sum();
+        std::hint::black_box(sum);
+        BUFFER_BYTES as f64
+    })
+}
+
+/// 512 rows with a weight of 2560 x 9216, the largest of the 4B.
+fn gemm(kind: Kind) -> f64 {
+    let x = Tensor::ones([512, 2560], (kind, Device::Cpu));
+    let weight = Tensor::ones([9216, 2560], (kind, Device::Cpu));
+    // A CPU without instructions for bf16 would take seconds here, to no end.
+    let rows = if kind == Kind::BFloat16 { 32 } else { 512 };
+    let x = x.narrow(0, 0, rows);
+    best_of(3, || {
+        let _ = x.linear(&weight, None::<&Tensor>);
+        2.0 * rows as f64 * 2560.0 * 9216.0
+    })
+}
+
+/// The highest amount of work a second among `runs`.
+fn best_of(runs: usize, work: impl Fn() -> f64) -> f64 {
+    let rate = |_| {
+        let begun = Instant::now();
+        work() / begun.elapsed().as_secs_f64()
+    };
+    (0..runs).map(rate).fold(0.0, f64::max)
+}

@@ -1,0 +1,137 @@
+//! Puts the parts together: settings -> checkpoint -> memory plan -> chat, media, engine with the model in it -> service.
+
+mod memory;
+
+use std::path::Path;
+
+use tokio::sync::oneshot;
+
+use crate::chat::Chat;
+use crate::checkpoint::{Checkpoint, Files};
+use crate::engine::{Engine, MemoryPlan, ModelRunner, Wanted};
+use crate::generation::Service;
+use crate::http::ServedModel;
+use crate::media::{self, Media};
+use crate::model::{self, Dtype, PerToken, Place};
+use crate::progress::Progress;
+use crate::settings::ModelSettings;
+
+/// Where the platform mounts the model of an endpoint.
+const MOUNTED: &str = "/repository";
+
+/// A service whose model is being loaded.
+pub struct Started {
+    pub service: Service,
+    pub model: ServedModel,
+    /// What a token costs the model.
+    pub per_token: PerToken,
+    /// The outcome of the load.
+    pub loaded: oneshot::Receiver<Result<(), String>>,
+}
+
+/// Finds the checkpoint and starts everything that answers from it. Errors are one line for the person who deploys.
+pub async fn start(settings: &ModelSettings) -> Result<Started, String> {
+    let checkpoint = find_checkpoint(settings, Files::All).await?;
+    let config = model::Config::load(&checkpoint)?;
+    let plan = plan_for(settings, &checkpoint, &config)?;
+    let per_token = model::per_token(&config, settings.dtype.given(config.dtype));
+    tell(&plan);
+    let (options, weights) = (settings.load_options(plan.max_batch_size), checkpoint.clone());
+    let (engine, loaded) = Engine::start(settings.engine_limits(&plan), move || {
+        let progress = Progress::new("loading weights");
+        let runner = model::load(&weights, &options, &|done, total| progress.set(done, total))?;
+        Ok(Box::new(runner) as Box<dyn ModelRunner>)
+    });
+    let chat = Chat::load(&checkpoint, settings.special_text())?;
+    let media = Media::start(&checkpoint, settings.media.limits(plan.max_model_len))?;
+    let model = served_model(settings, &checkpoint, &config, &plan);
+    let service = Service::new(chat, media, engine.with_memory_plan(plan));
+    Ok(Started { service, model, per_token, loaded })
+}
+
+/// What clients are told of the model. Its name is the hub id, the folder, or fry.
+fn served_model(
+    settings: &ModelSettings,
+    checkpoint: &Checkpoint,
+    config: &model::Config,
+    plan: &MemoryPlan,
+) -> ServedModel {
+    ServedModel {
+        name: settings.model.clone().unwrap_or_else(|| checkpoint.name()),
+        pipeline_tag: if config.vision.is_some() { "image-text-to-text" } else { "text-generation" },
+        dtype: match settings.dtype.given(config.dtype) {
+            Dtype::Bfloat16 => "bfloat16",
+            Dtype::Float32 => "float32",
+        },
+        device: plan.device.clone(),
+    }
+}
+
+/// What [`start`] would serve within the memory there is. Loads no weights, and downloads none.
+pub async fn plan(settings: &ModelSettings) -> Result<MemoryPlan, String> {
+    let checkpoint = find_checkpoint(settings, Files::AllButWeights).await?;
+    plan_for(settings, &checkpoint, &model::Config::load(&checkpoint)?)
+}
+
+/// The model that was given, else the mounted one, else the one inside the binary; says which.
+async fn find_checkpoint(settings: &ModelSettings, files: Files) -> Result<Checkpoint, String> {
+    let Some(model) = &settings.model else {
+        if let Ok(mounted) = Checkpoint::in_folder(Path::new(MOUNTED)) {
+            tracing::info!("serving the checkpoint in {MOUNTED}");
+            return Ok(mounted);
+        }
+        tracing::info!(
+            "no --model was given and {MOUNTED} holds no checkpoint: serving fry, the miniature inside the binary"
+        );
+        return Ok(Checkpoint::Embedded);
+    };
+    let folder = Path::new(model);
+    if folder.exists() || folder.is_absolute() || model.starts_with('.') {
+        tracing::info!("serving the checkpoint in {model}");
+        return Checkpoint::in_folder(folder);
+    }
+    tracing::info!("serving {model} from the hub, revision {}", settings.revision);
+    Checkpoint::from_hub_with(files, model, &settings.hub_settings()).await
+}
+
+fn plan_for(settings: &ModelSettings, checkpoint: &Checkpoint, config: &model::Config) -> Result<MemoryPlan, String> {
+    let wanted = Wanted {
+        max_batch_size: settings.engine.max_batch_size as usize,
+        max_model_len: max_model_len(settings.max_model_len, config.text.max_position_embeddings)?,
+        trained_len: config.text.max_position_embeddings,
+    };
+    let largest = model::Largest {
+        prefill_chunk: settings.engine.prefill_chunk as usize,
+        max_batch_size: wanted.max_batch_size,
+        picture_tokens: media::largest_picture(checkpoint)?,
+    };
+    let costs = model::costs(config, settings.dtype.given(config.dtype), largest);
+    let place = model::find_place(settings.device, &settings.cuda_library)?;
+    let free = match place {
+        Place::Cpu => memory::available(),
+        Place::Cuda { free_bytes, .. } => free_bytes,
+    };
+    let available = settings.memory.or(free.map(memory::without_reserve));
+    Ok(MemoryPlan::new(&costs, wanted, place.to_string(), available))
+}
+
+/// Tells what will be served, where, and what of the settings does not fit.
+fn tell(plan: &MemoryPlan) {
+    tracing::info!("computing on {}; the memory:\n{}", plan.device, plan.table());
+    plan.clamped().iter().for_each(|clamped| tracing::warn!("{clamped}"));
+    if plan.available_bytes.is_none() {
+        tracing::warn!(
+            "{} does not say how much memory it has: --memory tells, and sequences are fitted to it",
+            plan.device
+        );
+    }
+}
+
+fn max_model_len(wanted: Option<u32>, trained: usize) -> Result<Option<usize>, String> {
+    match wanted.map(|wanted| wanted as usize) {
+        Some(wanted) if wanted > trained => Err(format!(
+            "--max-model-len {wanted}: the checkpoint was made for at most {trained} (max_position_embeddings)"
+        )),
+        wanted => Ok(wanted),
+    }
+}

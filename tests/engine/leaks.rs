@@ -1,0 +1,41 @@
+//! What is left when nobody is there: nothing, or the engine says so.
+
+use sardine::engine::{Held, Slot};
+
+use crate::bench::{Bench, PANICS, collect, limits};
+
+#[tokio::test]
+async fn an_idle_engine_holds_nothing_however_its_sequences_ended() {
+    let bench = Bench::held(limits()).await;
+    let fine = bench.submit(&[1], 3);
+    let cancelled = bench.submit(&[10], 900);
+    bench.allow(1);
+    bench.wait_until("a step ran", |bench| bench.num_steps() >= 1).await;
+    drop(cancelled);
+    let panics = bench.submit(&[PANICS], 3);
+    bench.allow(20);
+    let _ = (collect(fine).await, collect(panics).await);
+    bench.wait_until("nobody runs", |bench| bench.engine.num_running() == 0).await;
+    bench
+        .wait_until("the slots are released", |bench| bench.steps.lock().unwrap().last().unwrap().rows.is_empty())
+        .await;
+    collect(bench.submit(&[1], 1)).await.1.unwrap(); // begins after the check
+    let engine = &bench.engine;
+    bench.wait_until("nothing is reserved", |bench| bench.engine.num_reserved_tokens() == 0).await;
+    assert_eq!((engine.num_leaks(), engine.num_running(), engine.queue_len()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn memory_that_is_held_for_nobody_is_counted_and_freed() {
+    let bench = Bench::held(limits()).await;
+    *bench.held.lock().unwrap() = Held { sequences: 1, kv_tokens: 256, pictures: 0 };
+    bench.allow(1);
+    collect(bench.submit(&[1], 1)).await.1.unwrap();
+    bench.wait_until("the leak is counted", |bench| bench.engine.num_leaks() == 1).await;
+    bench
+        .wait_until("every slot is released", |bench| {
+            let steps = bench.steps.lock().unwrap();
+            steps.last().is_some_and(|step| step.released.contains(&Slot(0)) && step.released.contains(&Slot(1)))
+        })
+        .await;
+}
