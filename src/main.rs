@@ -38,8 +38,8 @@ fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> 
 async fn serve(settings: ServeSettings) -> Result<(), String> {
     telemetry::start(&settings.log, settings.log_format)?;
     let started = start::start(&settings.model).await?;
-    let http_settings = settings.http(&started.model_name);
-    let model = http_settings.model_name.clone();
+    let http_settings = settings.http(started.model);
+    let model = http_settings.model.name.clone();
     let service = started.service.with_request_timeout(settings.request_timeout());
     let server = http::serve(service, http_settings);
     tokio::pin!(server);

@@ -10,8 +10,9 @@ use crate::chat::Chat;
 use crate::checkpoint::{Checkpoint, Files};
 use crate::engine::{Engine, MemoryPlan, ModelRunner, Wanted};
 use crate::generation::Service;
+use crate::http::ServedModel;
 use crate::media::{self, Media};
-use crate::model::{self, PerToken, Place};
+use crate::model::{self, Dtype, PerToken, Place};
 use crate::progress::Progress;
 use crate::settings::ModelSettings;
 
@@ -21,8 +22,7 @@ const MOUNTED: &str = "/repository";
 /// A service whose model is being loaded.
 pub struct Started {
     pub service: Service,
-    /// The hub id, the folder, or fry.
-    pub model_name: String,
+    pub model: ServedModel,
     /// What a token costs the model.
     pub per_token: PerToken,
     /// The outcome of the load.
@@ -44,9 +44,27 @@ pub async fn start(settings: &ModelSettings) -> Result<Started, String> {
     });
     let chat = Chat::load(&checkpoint, settings.special_text())?;
     let media = Media::start(&checkpoint, settings.media.limits(plan.max_model_len))?;
-    let model_name = settings.model.clone().unwrap_or_else(|| checkpoint.name());
+    let model = served_model(settings, &checkpoint, &config, &plan);
     let service = Service::new(chat, media, engine.with_memory_plan(plan));
-    Ok(Started { service, model_name, per_token, loaded })
+    Ok(Started { service, model, per_token, loaded })
+}
+
+/// What clients are told of the model. Its name is the hub id, the folder, or fry.
+fn served_model(
+    settings: &ModelSettings,
+    checkpoint: &Checkpoint,
+    config: &model::Config,
+    plan: &MemoryPlan,
+) -> ServedModel {
+    ServedModel {
+        name: settings.model.clone().unwrap_or_else(|| checkpoint.name()),
+        pipeline_tag: if config.vision.is_some() { "image-text-to-text" } else { "text-generation" },
+        dtype: match settings.dtype.given(config.dtype) {
+            Dtype::Bfloat16 => "bfloat16",
+            Dtype::Float32 => "float32",
+        },
+        device: plan.device.clone(),
+    }
 }
 
 /// What [`start`] would serve within the memory there is. Loads no weights, and downloads none.
