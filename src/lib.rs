@@ -24,7 +24,7 @@
 //!
 //! `http -> generation -> chat, media, engine`; `model` implements `engine::ModelRunner`, and `start` plugs it in. `checkpoint` (files) and
 //! `error` lie below all of them; `settings` knows every part's own settings and nobody knows `settings`, but `start` and `main`.
-//! Each package has one home: actix-web in `http`, tch in `model`, reqwest in `media` and `checkpoint`, tokenizers and minijinja in `chat`,
+//! Each package has one home: actix-web in `http`, tch in `model`, reqwest in `media`, `checkpoint` and `bench` (which measures any server from outside), tokenizers and minijinja in `chat`,
 //! image in `media`. Everything that knows Qwen3.5's text conventions is in `chat`; everything that knows its tensors is in `model`.
 //!
 //! # Invariants
@@ -45,6 +45,7 @@
 //! ids, positions and pictures. *Sequence*: a request on the engine. *Step*: one forward pass. *Row*: a sequence's tokens in a step. *Slot*: a
 //! sequence's place in the model's memory. *Delta*: a piece of an answer. *Runner*: the model behind the seam.
 
+pub mod bench;
 pub mod chat;
 pub mod checkpoint;
 pub mod engine;

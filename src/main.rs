@@ -1,19 +1,21 @@
-//! The command line: serve, generate, plan.
+//! The command line: serve, generate, bench, plan.
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use sardine::engine::Sampling;
 use sardine::generation::{ChatRequest, Conversation, Ending, Input, Length, MaxLength, Service, Stop};
 use sardine::media::Source;
-use sardine::settings::{Cli, Command, GenerateSettings, PlanSettings, ServeSettings};
-use sardine::{http, start, telemetry};
+use sardine::settings::{BenchSettings, Cli, Command, GenerateSettings, PlanSettings, ServeSettings};
+use sardine::{bench, http, start, telemetry};
 use serde_json::json;
 
 fn main() -> ExitCode {
     let outcome = match Cli::read().command {
         Command::Serve(settings) => run(serve(*settings)),
         Command::Generate(settings) => run(generate(*settings)),
+        Command::Bench(settings) => run(bench(*settings)),
         Command::Plan(settings) => run(plan(*settings)),
     };
     match outcome {
@@ -36,8 +38,8 @@ fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> 
 async fn serve(settings: ServeSettings) -> Result<(), String> {
     telemetry::start(&settings.log, settings.log_format)?;
     let started = start::start(&settings.model).await?;
-    let http_settings = settings.http(&started.model_name);
-    let model = http_settings.model_name.clone();
+    let http_settings = settings.http(started.model);
+    let model = http_settings.model.name.clone();
     let service = started.service.with_request_timeout(settings.request_timeout());
     let server = http::serve(service, http_settings);
     tokio::pin!(server);
@@ -71,6 +73,27 @@ async fn generate(settings: GenerateSettings) -> Result<(), String> {
             .map_err(|error| format!("standard output: {error}"))?;
     }
     writeln!(out).map_err(|error| format!("standard output: {error}"))
+}
+
+/// How fast the engine of this process is, or a server.
+async fn bench(settings: BenchSettings) -> Result<(), String> {
+    let began = Instant::now();
+    telemetry::start("warn", telemetry::LogFormat::Text)?;
+    let workload = settings.workload();
+    let report = match &settings.url {
+        Some(url) => bench::over_http(url, &workload).await?,
+        None => {
+            let started = start::start(&settings.model()).await?;
+            outcome(started.loaded.await)?;
+            bench::in_process(started.service, &workload, started.per_token, began).await?
+        }
+    };
+    if settings.json {
+        println!("{}", serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?);
+    } else {
+        print!("{report}");
+    }
+    Ok(())
 }
 
 /// What would be served within the memory there is.

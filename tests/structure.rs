@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const HOMES: &[(&str, &[&str])] = &[
     ("actix_web", &["http/"]),
     ("tch", &["model/"]),
-    ("reqwest", &["media/", "checkpoint/"]),
+    ("reqwest", &["media/", "checkpoint/", "bench/"]),
     ("tokenizers", &["chat/"]),
     ("minijinja", &["chat/"]),
     ("image", &["media/"]),
@@ -21,6 +21,7 @@ const HOMES: &[(&str, &[&str])] = &[
 /// Layers and the parts of the crate that they may use; whatever is not listed may use nothing but itself and `error`.
 const LAYERS: &[(&str, &[&str])] = &[
     ("http", &["generation", "chat", "engine", "media"]),
+    ("bench", &["generation", "engine", "media", "model"]),
     ("generation", &["chat", "media", "engine"]),
     ("chat", &["engine", "checkpoint"]),
     ("media", &["engine", "checkpoint"]),
@@ -28,7 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("checkpoint", &["progress"]),
     ("start", &["settings", "checkpoint", "chat", "media", "engine", "model", "generation", "http", "progress"]),
-    ("settings", &["checkpoint", "model", "chat", "media", "engine", "http", "telemetry"]),
+    ("settings", &["bench", "checkpoint", "model", "chat", "media", "engine", "http", "telemetry"]),
 ];
 
 struct Source {

@@ -10,6 +10,7 @@ mod target;
 use std::time::Instant;
 
 use crate::generation::Service;
+use crate::model::{PerToken, measure_machine};
 pub use report::Report;
 use report::{FirstToken, Limits};
 use target::{Target, Work};
@@ -33,7 +34,7 @@ pub struct Workload {
 pub async fn in_process(
     service: Service,
     workload: &Workload,
-    limits: Option<Limits>,
+    per_token: PerToken,
     started: Instant,
 ) -> Result<Report, String> {
     let target = Target::InProcess(service);
@@ -43,7 +44,9 @@ pub async fn in_process(
     report.start_to_first_token_s = Some(start_to_first_token);
     report.warm_first_token_s = first;
     report.peak_memory_bytes = peak_memory();
-    report.limits = limits;
+    let machine = tokio::task::spawn_blocking(measure_machine).await.map_err(|error| error.to_string())?;
+    let (bytes_per_token, flops_per_token) = (per_token.bytes as f64, per_token.flops as f64);
+    report.limits = Some(Limits { machine, bytes_per_token, flops_per_token });
     Ok(report)
 }
 

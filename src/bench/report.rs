@@ -9,12 +9,12 @@ use crate::model::MachineLimits;
 
 /// What the machine allows this model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Limits {
-    pub machine: MachineLimits,
+pub(super) struct Limits {
+    pub(super) machine: MachineLimits,
     /// Bytes that are read for a token: the layers' weights and the head's.
-    pub bytes_per_token: f64,
+    pub(super) bytes_per_token: f64,
     /// Operations for a token of a prompt.
-    pub flops_per_token: f64,
+    pub(super) flops_per_token: f64,
 }
 
 /// The time to the first new token after a prompt.
@@ -58,9 +58,14 @@ impl Report {
         writeln!(out, "\n  at once   tokens/s   ms/token   longest gap ms   of the memory's limit")?;
         for decoded in &self.decode {
             let Decoded { sequences, tokens_per_s, ms_per_token, longest_gap_ms } = decoded;
-            let share = self.limits.map(|limits| tokens_per_s / *sequences as f64 * limits.bytes_per_token / limits.machine.read_bandwidth);
+            let share = self.limits.map(|limits| {
+                tokens_per_s / *sequences as f64 * limits.bytes_per_token / limits.machine.read_bandwidth
+            });
             let share = share.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0));
-            writeln!(out, "{sequences:>9} {tokens_per_s:>10.1} {ms_per_token:>10.2} {longest_gap_ms:>16.1} {share:>23}")?;
+            writeln!(
+                out,
+                "{sequences:>9} {tokens_per_s:>10.1} {ms_per_token:>10.2} {longest_gap_ms:>16.1} {share:>23}"
+            )?;
         }
         writeln!(out, "\n   prompt    seconds   tokens/s                    of the product's limit")?;
         for FirstToken { prompt_tokens, seconds } in &self.prefill {
@@ -71,7 +76,10 @@ impl Report {
         }
         if let Some((calm, disturbed)) = self.disturbed {
             let (calm, disturbed) = (calm.longest_gap_ms, disturbed.longest_gap_ms);
-            writeln!(out, "\nlongest gap of 8 answers: {calm:.0} ms alone, {disturbed:.0} ms while a long prompt arrives")?;
+            writeln!(
+                out,
+                "\nlongest gap of 8 answers: {calm:.0} ms alone, {disturbed:.0} ms while a long prompt arrives"
+            )?;
         }
         if let Some(seconds) = self.picture_s {
             writeln!(out, "picture to first token {seconds:.2} s")?;

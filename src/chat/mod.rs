@@ -15,6 +15,7 @@ pub mod output;
 mod prompt;
 mod python;
 mod raw;
+mod spans;
 mod template;
 mod tokenizer;
 mod vocabulary;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use client_text::Marker;
 use prompt::{Assembly, Placeholders};
+use spans::Spans;
 use template::Variables;
 use tokenizer::Piece;
 
@@ -36,6 +38,7 @@ pub use decoder::Decoder;
 pub use defaults::GenerationDefaults;
 pub use output::OutputParser;
 pub use raw::{PICTURE_PLACE, is_templated};
+pub use spans::Span;
 pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;
@@ -118,6 +121,26 @@ impl Chat {
     pub fn render(&self, conversation: &Conversation) -> Result<String, Error> {
         let (text, marker) = self.render_marked(conversation)?;
         Ok(marker.map_or_else(|| text.clone(), |marker| marker.unmark(&text)))
+    }
+
+    /// The tokens of a text, special tokens included. Pictures in it are text.
+    pub fn tokenize(&self, text: &str) -> Result<Vec<Span>, Error> {
+        let mut spans = Spans::new(&self.tokenizer);
+        self.tokenizer.split(text).into_iter().try_for_each(|piece| spans.push(piece))?;
+        Ok(spans.finish())
+    }
+
+    /// What [`Chat::render`] gives, and its tokens: those of the prompt, but for pictures, which are a placeholder each.
+    pub fn tokenize_conversation(&self, conversation: &Conversation) -> Result<(String, Vec<Span>), Error> {
+        let (text, marker) = self.render_marked(conversation)?;
+        let mut spans = Spans::new(&self.tokenizer);
+        for piece in self.tokenizer.split(&text) {
+            match (piece, marker) {
+                (Piece::Text(text), Some(marker)) => spans.push(Piece::Text(&marker.unmark(text)))?,
+                _ => spans.push(piece)?,
+            }
+        }
+        Ok((marker.map_or_else(|| text.clone(), |marker| marker.unmark(&text)), spans.finish()))
     }
 
     fn render_marked(&self, conversation: &Conversation) -> Result<(String, Option<Marker>), Error> {

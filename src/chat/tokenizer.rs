@@ -1,6 +1,7 @@
 //! Text to token ids and back, with the checkpoint's own byte-level tokenizer.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use serde_json::Value;
 use tokenizers::{AddedToken, DecoderWrapper, Tokenizer as Encoder};
@@ -60,6 +61,13 @@ impl Tokenizer {
     pub(super) fn encode_plain(&self, text: &str) -> Result<Vec<u32>, String> {
         let encoding = self.encoder.encode_fast(text, false).map_err(|error| error.to_string())?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// As [`Tokenizer::encode_plain`], with each token's place in `text`, in characters.
+    pub(super) fn places(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>, String> {
+        let encoding = self.encoder.encode_char_offsets(text, false).map_err(|error| error.to_string())?;
+        let places = encoding.get_offsets().iter().map(|(start, stop)| *start..*stop);
+        Ok(encoding.get_ids().iter().copied().zip(places).collect())
     }
 
     /// Cuts `text` at its special tokens, as Transformers does before it tokenises the rest.

@@ -3,6 +3,7 @@
 mod answer;
 mod request;
 mod stop_strings;
+mod tokenize;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 
 use crate::chat::{Chat, ChatPrompt, Decoder, GenerationDefaults};
-use crate::engine::{self, Ended, Engine, Event, Health, MemoryPlan, Prompt, Sampled, Sampling, TokenStream};
+use crate::engine::{
+    self, Ended, Engine, EngineLimits, Event, Health, MemoryPlan, Prompt, Sampled, Sampling, TokenStream,
+};
 use crate::error::{Error, Unavailable};
 use crate::media::{Media, Source};
 
@@ -144,6 +147,11 @@ impl Service {
 
     pub fn num_running(&self) -> usize {
         self.engine.num_running()
+    }
+
+    /// What bounds a request.
+    pub fn limits(&self) -> &EngineLimits {
+        self.engine.limits()
     }
 
     /// What fits in the memory, and why; `None` where nobody planned.

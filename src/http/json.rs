@@ -4,6 +4,12 @@ use serde_json::{Map, Value};
 
 use crate::error::Error;
 
+/// The JSON of a body. A byte order mark is no part of it.
+pub(in crate::http) fn parse(text: &[u8]) -> Result<Value, Error> {
+    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
+    serde_json::from_slice(text).map_err(|error| Error::invalid(format!("the body is not valid JSON: {error}")))
+}
+
 /// Takes the one of `keys` that is there. Errors where two are: which one is meant cannot be known.
 pub(in crate::http) fn take_one_of<'k>(
     object: &mut Map<String, Value>,

@@ -3,7 +3,9 @@
 mod auth;
 mod body;
 mod deadline;
+mod docs;
 mod error;
+mod hf;
 mod in_flight;
 mod json;
 mod messages;
@@ -12,8 +14,10 @@ mod openai;
 mod probes;
 mod reply;
 mod routes;
+mod schema;
 mod server;
 mod sse;
+mod tgi;
 mod toolkit;
 
 use std::time::Duration;
@@ -23,8 +27,7 @@ pub use server::{Server, serve};
 /// How the server listens and what it lets in.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
-    /// The name by which clients see the model.
-    pub model_name: String,
+    pub model: ServedModel,
     pub host: String,
     /// 0: a free one. 80 without permission: 8080 instead.
     pub port: u16,
@@ -48,9 +51,28 @@ pub struct HttpSettings {
     pub shutdown_grace: Duration,
 }
 
+/// What is served, for clients that ask.
+#[derive(Debug, Clone)]
+pub struct ServedModel {
+    pub name: String,
+    /// The hub's word for what it does: "image-text-to-text", or "text-generation" where it has no eyes.
+    pub pipeline_tag: &'static str,
+    /// "bfloat16" or "float32".
+    pub dtype: &'static str,
+    /// "cpu" or "cuda:0".
+    pub device: String,
+}
+
 /// Where Vertex AI wants its two routes (`AIP_HEALTH_ROUTE`, `AIP_PREDICT_ROUTE`).
 #[derive(Debug, Clone)]
 pub struct VertexRoutes {
     pub health: String,
     pub predict: String,
+}
+
+impl ServedModel {
+    /// "cpu" or "cuda".
+    fn device_type(&self) -> &str {
+        self.device.split(':').next().unwrap_or(&self.device)
+    }
 }

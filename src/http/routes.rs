@@ -4,14 +4,19 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 use serde_json::json;
 
-use super::{HttpSettings, error, openai, probes, toolkit};
+use super::{HttpSettings, docs, error, openai, probes, tgi, toolkit};
 use crate::error::Error;
 
 /// Every path, with what answers its GET and HEAD, and what answers its POST.
-const TABLE: [(&str, Option<Get>, Option<Post>); 12] = [
+const TABLE: [(&str, Option<Get>, Option<Post>); 21] = [
     ("/", Some(Get::Ready), Some(Post::Predict)),
     ("/predict", None, Some(Post::Predict)),
     ("/invocations", None, Some(Post::Predict)), // SageMaker's, as is /ping
+    ("/generate", None, Some(Post::Generate)),
+    ("/generate_stream", None, Some(Post::GenerateStream)),
+    ("/tokenize", None, Some(Post::Tokenize)),
+    ("/chat_tokenize", None, Some(Post::ChatTokenize)),
+    ("/info", Some(Get::Info), None),
     ("/v1/chat/completions", None, Some(Post::ChatCompletions)),
     ("/predict/v1/chat/completions", None, Some(Post::ChatCompletions)), // huggingface_hub's, where its URL ends in /predict
     ("/v1/completions", None, Some(Post::Completions)),
@@ -21,29 +26,41 @@ const TABLE: [(&str, Option<Get>, Option<Post>); 12] = [
     ("/ping", Some(Get::Ready), None),
     ("/health/live", Some(Get::Live), None),
     ("/metrics", Some(Get::Metrics), None),
+    ("/openapi.json", Some(Get::OpenApi), None),
+    ("/api-doc/openapi.json", Some(Get::OpenApi), None), // TGI's
+    ("/docs", Some(Get::Docs), None),
+    ("/docs/{file}", Some(Get::DocsFile), None),
 ];
 
-#[derive(Clone, Copy)]
-enum Get {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Get {
     Ready,
     Live,
     Metrics,
+    Info,
+    OpenApi,
+    Docs,
+    DocsFile,
     Models,
     Model,
 }
 
-#[derive(Clone, Copy)]
-enum Post {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Post {
     Predict,
+    Generate,
+    GenerateStream,
+    Tokenize,
+    ChatTokenize,
     ChatCompletions,
     Completions,
 }
 
 /// One row of the table, with the settings' own paths.
-struct Entry {
-    path: String,
-    get: Option<Get>,
-    post: Option<Post>,
+pub(super) struct Entry {
+    pub(super) path: String,
+    pub(super) get: Option<Get>,
+    pub(super) post: Option<Post>,
 }
 
 /// Registers every path, and again below the base path where there is one.
@@ -70,7 +87,8 @@ pub(super) async fn not_found(request: HttpRequest, settings: web::Data<HttpSett
     HttpResponse::build(error::status(&missing)).json(body)
 }
 
-fn table(settings: &HttpSettings) -> Vec<Entry> {
+/// All rows.
+pub(super) fn table(settings: &HttpSettings) -> Vec<Entry> {
     let entry = |(path, get, post): &(&str, Option<Get>, Option<Post>)| Entry {
         path: (*path).to_owned(),
         get: *get,
@@ -81,7 +99,21 @@ fn table(settings: &HttpSettings) -> Vec<Entry> {
         add(&mut table, &vertex.health, Some(Get::Ready), None);
         add(&mut table, &vertex.predict, None, Some(Post::Predict));
     }
+    // The first that fits answers: Vertex AI's paths lie below /v1/models.
+    table.sort_by_key(|entry| entry.path.contains('{'));
     table
+}
+
+/// The path under which `get` is described.
+pub(super) fn first_path_of_get(get: Get) -> &'static str {
+    let first = TABLE.iter().find(|(_, other, _)| *other == Some(get));
+    first.map_or("", |(path, _, _)| *path)
+}
+
+/// The path under which `post` is described.
+pub(super) fn first_path_of_post(post: Post) -> &'static str {
+    let first = TABLE.iter().find(|(_, _, other)| *other == Some(post));
+    first.map_or("", |(path, _, _)| *path)
 }
 
 /// Adds a path, or what the path lacks where it is in the table already.
@@ -103,6 +135,10 @@ impl Entry {
                 Some(Get::Ready) => resource.route(route.to(probes::ready)),
                 Some(Get::Live) => resource.route(route.to(probes::live)),
                 Some(Get::Metrics) => resource.route(route.to(probes::metrics)),
+                Some(Get::Info) => resource.route(route.to(tgi::info)),
+                Some(Get::OpenApi) => resource.route(route.to(docs::openapi)),
+                Some(Get::Docs) => resource.route(route.to(docs::page)),
+                Some(Get::DocsFile) => resource.route(route.to(docs::file)),
                 Some(Get::Models) => resource.route(route.to(openai::list_models)),
                 Some(Get::Model) => resource.route(route.to(openai::get_model)),
                 None => resource,
@@ -110,6 +146,10 @@ impl Entry {
         }
         resource = match self.post {
             Some(Post::Predict) => resource.route(web::post().to(toolkit::predict)),
+            Some(Post::Generate) => resource.route(web::post().to(tgi::generate)),
+            Some(Post::GenerateStream) => resource.route(web::post().to(tgi::generate_stream)),
+            Some(Post::Tokenize) => resource.route(web::post().to(tgi::tokenize)),
+            Some(Post::ChatTokenize) => resource.route(web::post().to(tgi::chat_tokenize)),
             Some(Post::ChatCompletions) => resource.route(web::post().to(openai::chat_completions)),
             Some(Post::Completions) => resource.route(web::post().to(openai::completions)),
             None => resource,

@@ -8,6 +8,7 @@ use actix_web::middleware::{NormalizePath, from_fn};
 use actix_web::{App, HttpServer, dev, web};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::docs::Document;
 use super::in_flight::{self, InFlight};
 use super::{HttpSettings, reply, routes};
 use crate::generation::Service;
@@ -43,12 +44,14 @@ impl Server {
         let in_flight = InFlight::default();
         let data = (web::Data::new(service.clone()), web::Data::new(in_flight.clone()));
         let shutdown_grace = settings.shutdown_grace;
+        let document = web::Data::new(Document::new(&settings));
         let settings = web::Data::new(settings);
         let app = move || {
             App::new()
                 .app_data(data.0.clone())
                 .app_data(data.1.clone())
                 .app_data(settings.clone())
+                .app_data(document.clone())
                 .configure(|config| routes::configure(config, &settings))
                 .default_service(web::to(routes::not_found))
                 .wrap(from_fn(in_flight::count))
@@ -56,7 +59,7 @@ impl Server {
                 .wrap(NormalizePath::trim())
         };
         let server = HttpServer::new(app)
-            .workers(std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS)))
+            .workers(num_workers())
             .keep_alive(KEEP_ALIVE)
             // A client that hangs up is noticed while its answer is being made, also by a stream that is silent: its handler or
             // body is dropped at once, and dropping cancels. By default actix-web would let it run to its end.
@@ -107,6 +110,11 @@ pub async fn serve(service: Service, settings: HttpSettings) -> Result<(), Strin
             }
         })
         .await
+}
+
+/// Threads that serve HTTP.
+pub(super) fn num_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS))
 }
 
 fn listen(host: &str, port: u16) -> Result<TcpListener, String> {

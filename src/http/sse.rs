@@ -7,15 +7,16 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt, unfold};
-use serde_json::Value;
+use serde::Serialize;
 use tokio::time::timeout;
 
 /// A comment is sent after so long without an event: proxies cut what is silent for 15 to 60 s.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// One event of JSON.
-pub(super) fn event(data: &Value) -> Bytes {
-    Bytes::from(format!("data: {data}\n\n"))
+pub(super) fn event(data: &impl Serialize) -> Bytes {
+    let json = serde_json::to_string(data).expect("Invariant: events are plain data");
+    Bytes::from(format!("data: {json}\n\n"))
 }
 
 /// A response of `events`, one after another. Dropped, and with it the work behind them, when the client leaves.

@@ -48,6 +48,26 @@ pub fn costs(config: &Config, dtype: Dtype, largest: Largest) -> Costs {
     }
 }
 
+/// What a token costs the layers and the head, whatever the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerToken {
+    /// Bytes of weights that are read for it, where it is computed alone.
+    pub bytes: u64,
+    /// Operations of the layers' products: a token of a prompt, which does not go through the head.
+    pub flops: u64,
+}
+
+/// What a token of a model of `config` costs that computes in `dtype`.
+pub fn per_token(config: &Config, dtype: Dtype) -> PerToken {
+    let decoder = inventory(config, "").into_iter().filter(|tensor| tensor.part == Part::Decoder);
+    let (outside, layers): (Vec<_>, Vec<_>) = decoder.partition(|tensor| !tensor.name.starts_with("layers."));
+    let size = |tensors: &[super::inventory::Listed]| tensors.iter().map(|tensor| product(&tensor.shape)).sum::<u64>();
+    // Untied, the embedding is a table of which one row is read.
+    let table =
+        if config.tie_word_embeddings { 0 } else { product(&[config.text.vocab_size, config.text.hidden_size]) };
+    PerToken { bytes: (size(&layers) + size(&outside) - table) * bytes_of(dtype), flops: 2 * size(&layers) }
+}
+
 fn bytes_of(dtype: Dtype) -> u64 {
     match dtype {
         Dtype::Bfloat16 => 2,

@@ -20,6 +20,7 @@ mod footprint;
 mod inventory;
 mod kernels;
 mod layers;
+mod machine;
 mod options;
 mod packing;
 mod patch_positions;
@@ -37,7 +38,8 @@ use crate::checkpoint::Checkpoint;
 
 pub use config::{Config, Dtype, LayerType, Rope, TextConfig, VisionConfig};
 pub use cuda::{Place, find_place};
-pub use footprint::{Largest, costs};
+pub use footprint::{Largest, PerToken, costs, per_token};
+pub use machine::{MachineLimits, measure as measure_machine};
 pub use options::{DeviceChoice, DtypeChoice, LoadOptions};
 pub use runner::{Observer, QwenRunner};
 pub use weights::Progress;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::boolean;
 use super::model::ModelSettings;
-use crate::http::{HttpSettings, VertexRoutes};
+use crate::http::{HttpSettings, ServedModel, VertexRoutes};
 use crate::telemetry::LogFormat;
 
 #[derive(Debug, Clone, Args)]
@@ -72,13 +72,13 @@ pub struct HttpFlags {
 }
 
 impl ServeSettings {
-    /// `model_name`: what clients see, where the settings give no other.
-    pub fn http(&self, model_name: &str) -> HttpSettings {
-        let model_name = self.served_model_name.as_deref().unwrap_or(model_name);
+    /// The HTTP side's settings, to serve `model` under the name that they give it, if any.
+    pub fn http(&self, mut model: ServedModel) -> HttpSettings {
+        model.name = self.served_model_name.clone().unwrap_or(model.name);
         let http = &self.http;
         let is_vertex = http.aip_mode.as_deref() == Some("PREDICTION");
         HttpSettings {
-            model_name: model_name.to_owned(),
+            model,
             host: self.host.clone(),
             port: self.port,
             max_body_bytes: http.max_body_bytes,

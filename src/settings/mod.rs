@@ -1,5 +1,6 @@
 //! Every flag and environment variable, its default and its check, read once. Nothing else reads the environment.
 
+mod bench;
 mod http;
 mod media;
 mod model;
@@ -7,6 +8,7 @@ mod units;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use bench::BenchSettings;
 pub use http::{HttpFlags, ServeSettings};
 pub use media::MediaFlags;
 pub use model::{EngineFlags, HubFlags, ModelSettings};
@@ -25,6 +27,8 @@ pub enum Command {
     Serve(Box<ServeSettings>),
     /// Answer one prompt on the terminal.
     Generate(Box<GenerateSettings>),
+    /// Measure how fast answers come.
+    Bench(Box<BenchSettings>),
     /// Say what would be served within the memory there is, without loading the model.
     Plan(Box<PlanSettings>),
 }

@@ -10,8 +10,9 @@ use crate::chat::Chat;
 use crate::checkpoint::{Checkpoint, Files};
 use crate::engine::{Engine, MemoryPlan, ModelRunner, Wanted};
 use crate::generation::Service;
+use crate::http::ServedModel;
 use crate::media::{self, Media};
-use crate::model::{self, Place};
+use crate::model::{self, Dtype, PerToken, Place};
 use crate::progress::Progress;
 use crate::settings::ModelSettings;
 
@@ -21,8 +22,9 @@ const MOUNTED: &str = "/repository";
 /// A service whose model is being loaded.
 pub struct Started {
     pub service: Service,
-    /// The hub id, the folder, or fry.
-    pub model_name: String,
+    pub model: ServedModel,
+    /// What a token costs the model.
+    pub per_token: PerToken,
     /// The outcome of the load.
     pub loaded: oneshot::Receiver<Result<(), String>>,
 }
@@ -30,7 +32,9 @@ pub struct Started {
 /// Finds the checkpoint and starts everything that answers from it. Errors are one line for the person who deploys.
 pub async fn start(settings: &ModelSettings) -> Result<Started, String> {
     let checkpoint = find_checkpoint(settings, Files::All).await?;
-    let plan = plan_for(settings, &checkpoint)?;
+    let config = model::Config::load(&checkpoint)?;
+    let plan = plan_for(settings, &checkpoint, &config)?;
+    let per_token = model::per_token(&config, settings.dtype.given(config.dtype));
     tell(&plan);
     let (options, weights) = (settings.load_options(plan.max_batch_size), checkpoint.clone());
     let (engine, loaded) = Engine::start(settings.engine_limits(&plan), move || {
@@ -40,14 +44,33 @@ pub async fn start(settings: &ModelSettings) -> Result<Started, String> {
     });
     let chat = Chat::load(&checkpoint, settings.special_text())?;
     let media = Media::start(&checkpoint, settings.media.limits(plan.max_model_len))?;
-    let model_name = settings.model.clone().unwrap_or_else(|| checkpoint.name());
-    Ok(Started { service: Service::new(chat, media, engine.with_memory_plan(plan)), model_name, loaded })
+    let model = served_model(settings, &checkpoint, &config, &plan);
+    let service = Service::new(chat, media, engine.with_memory_plan(plan));
+    Ok(Started { service, model, per_token, loaded })
+}
+
+/// What clients are told of the model. Its name is the hub id, the folder, or fry.
+fn served_model(
+    settings: &ModelSettings,
+    checkpoint: &Checkpoint,
+    config: &model::Config,
+    plan: &MemoryPlan,
+) -> ServedModel {
+    ServedModel {
+        name: settings.model.clone().unwrap_or_else(|| checkpoint.name()),
+        pipeline_tag: if config.vision.is_some() { "image-text-to-text" } else { "text-generation" },
+        dtype: match settings.dtype.given(config.dtype) {
+            Dtype::Bfloat16 => "bfloat16",
+            Dtype::Float32 => "float32",
+        },
+        device: plan.device.clone(),
+    }
 }
 
 /// What [`start`] would serve within the memory there is. Loads no weights, and downloads none.
 pub async fn plan(settings: &ModelSettings) -> Result<MemoryPlan, String> {
     let checkpoint = find_checkpoint(settings, Files::AllButWeights).await?;
-    plan_for(settings, &checkpoint)
+    plan_for(settings, &checkpoint, &model::Config::load(&checkpoint)?)
 }
 
 /// The model that was given, else the mounted one, else the one inside the binary; says which.
@@ -71,8 +94,7 @@ async fn find_checkpoint(settings: &ModelSettings, files: Files) -> Result<Check
     Checkpoint::from_hub_with(files, model, &settings.hub_settings()).await
 }
 
-fn plan_for(settings: &ModelSettings, checkpoint: &Checkpoint) -> Result<MemoryPlan, String> {
-    let config = model::Config::load(checkpoint)?;
+fn plan_for(settings: &ModelSettings, checkpoint: &Checkpoint, config: &model::Config) -> Result<MemoryPlan, String> {
     let wanted = Wanted {
         max_batch_size: settings.engine.max_batch_size as usize,
         max_model_len: max_model_len(settings.max_model_len, config.text.max_position_embeddings)?,
@@ -83,7 +105,7 @@ fn plan_for(settings: &ModelSettings, checkpoint: &Checkpoint) -> Result<MemoryP
         max_batch_size: wanted.max_batch_size,
         picture_tokens: media::largest_picture(checkpoint)?,
     };
-    let costs = model::costs(&config, settings.dtype.given(config.dtype), largest);
+    let costs = model::costs(config, settings.dtype.given(config.dtype), largest);
     let place = model::find_place(settings.device, &settings.cuda_library)?;
     let free = match place {
         Place::Cpu => memory::available(),

@@ -10,7 +10,7 @@ use sardine::chat::{Chat, SpecialText};
 use sardine::checkpoint::Checkpoint;
 use sardine::engine::{Engine, EngineLimits};
 use sardine::generation::Service;
-use sardine::http::{HttpSettings, Server};
+use sardine::http::{HttpSettings, ServedModel, Server};
 use sardine::media::{Media, MediaLimits};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -48,9 +48,26 @@ impl Reply {
     }
 }
 
+/// The events of a stream, each of them JSON.
+pub fn events(reply: &Reply) -> Vec<Value> {
+    let events = reply.text.split_terminator("\n\n").filter(|event| !event.starts_with(':'));
+    events
+        .map(|event| {
+            let data = event.strip_prefix("data: ").unwrap_or_else(|| panic!("no event: {event:?}"));
+            serde_json::from_str(data).unwrap()
+        })
+        .collect()
+}
+
 pub fn settings() -> HttpSettings {
+    let model = ServedModel {
+        name: "the-model".to_owned(),
+        pipeline_tag: "image-text-to-text",
+        dtype: "bfloat16",
+        device: "cpu".to_owned(),
+    };
     HttpSettings {
-        model_name: "the-model".to_owned(),
+        model,
         host: "127.0.0.1".to_owned(),
         port: 0,
         max_body_bytes: 1 << 20,

@@ -1,6 +1,7 @@
 //! The service contract, tested through the door: a real server on a real socket, over a scripted model.
 
 mod bench;
+mod docs;
 mod errors;
 mod hangup;
 mod inputs;
@@ -13,4 +14,5 @@ mod prompt_tokens;
 mod replies;
 mod script;
 mod streams;
+mod tgi;
 mod time_limits;

@@ -268,7 +268,8 @@ async fn completions_go_on_from_texts_and_from_tokens() {
 
 #[tokio::test]
 async fn the_model_is_listed_and_found_by_its_name() {
-    let settings = sardine::http::HttpSettings { model_name: "org/model".to_owned(), ..settings() };
+    let mut settings = settings();
+    settings.model.name = "org/model".to_owned();
     let bench = Bench::with(settings, crate::bench::limits()).await;
     let list = bench.get("/v1/models").await.json();
     assert_eq!((&list["object"], &list["data"][0]["id"]), (&json!("list"), &json!("org/model")));

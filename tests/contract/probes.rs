@@ -110,7 +110,7 @@ async fn every_route_of_the_toolkit_answers_and_others_say_what_there_is() {
     let metrics = bench.get("/metrics").await;
     assert_eq!(metrics.text, "inf_batch_current_size 0\ninf_queue_size 0\n");
 
-    let missing = bench.post_to("/v1/chat/completions", json!({})).await;
+    let missing = bench.post_to("/v2/chat", json!({})).await;
     assert_eq!((missing.status.as_u16(), missing.json()["error_type"].clone()), (404, json!("not_found")));
     assert!(missing.json()["routes"].as_array().unwrap().contains(&json!("POST /predict")), "{}", missing.text);
     for (method, path, allowed) in [

@@ -8,21 +8,11 @@ use reqwest::header::ACCEPT;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::bench::{ANSWER, Bench, Reply};
+use crate::bench::{ANSWER, Bench, Reply, events};
 use crate::script::Mode;
 
 async fn ask(bench: &Bench, parameters: Value) -> Reply {
     bench.post(json!({"inputs": "Hi", "parameters": parameters, "stream": true})).await
-}
-
-fn events(reply: &Reply) -> Vec<Value> {
-    let events = reply.text.split_terminator("\n\n").filter(|event| !event.starts_with(':'));
-    events
-        .map(|event| {
-            let data = event.strip_prefix("data: ").unwrap_or_else(|| panic!("no event: {event:?}"));
-            serde_json::from_str(data).unwrap()
-        })
-        .collect()
 }
 
 fn text(events: &[Value]) -> String {

@@ -67,7 +67,7 @@ pub(super) fn read(sent: Sent, service: &Service, settings: &HttpSettings) -> Re
         prompt_logprobs,
         deadline: sent.deadline,
     };
-    let head = Head::new("chatcmpl", both.model.take(), &settings.model_name);
+    let head = Head::new("chatcmpl", both.model.take(), &settings.model.name);
     Ok((Asked { request, n, shown, head, stream: StreamPlan::read(&both)? }, ignored))
 }
 

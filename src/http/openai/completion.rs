@@ -67,7 +67,7 @@ pub(super) fn read(sent: Sent, service: &Service, settings: &HttpSettings) -> Re
         Ok((request(input, &resolved, sent.deadline), shown))
     });
     let requests = requests.collect::<Result<_, Error>>()?;
-    let head = Head::new("cmpl", both.model.take(), &settings.model_name);
+    let head = Head::new("cmpl", both.model.take(), &settings.model.name);
     let wants_prompt = both.prompt_logprobs.is_some();
     Ok((Asked { requests, n, head, wants_prompt, stream: StreamPlan::read(&both)? }, ignored))
 }

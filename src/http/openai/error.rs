@@ -63,3 +63,33 @@ fn code(error: &Error) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+/// What the routes of OpenAI's API answer to a request that failed.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "describes what `respond` answers")]
+pub(in crate::http) enum Failures {
+    /// The request cannot be served as it stands.
+    #[response(status = 400)]
+    Invalid(ErrorBody),
+    /// The server has an API key, and the request another or none.
+    #[response(status = 401)]
+    Unauthorized(ErrorBody),
+    /// The body is larger than the server reads.
+    #[response(status = 413)]
+    PayloadTooLarge(ErrorBody),
+    /// The body is of a type that is not read here.
+    #[response(status = 415)]
+    UnsupportedMediaType(ErrorBody),
+    /// The queue is full; `Retry-After` says when to come back.
+    #[response(status = 429)]
+    Overloaded(ErrorBody),
+    /// Generation failed.
+    #[response(status = 500)]
+    Generation(ErrorBody),
+    /// Nobody is served at the moment.
+    #[response(status = 503)]
+    Unavailable(ErrorBody),
+    /// The request's deadline passed.
+    #[response(status = 504)]
+    Timeout(ErrorBody),
+}

@@ -13,10 +13,11 @@ mod conversation;
 mod error;
 mod head;
 mod logprobs;
-mod models;
+pub(super) mod models;
 mod reply;
 mod request;
 mod resolve;
+mod schema;
 mod stream;
 
 use actix_web::http::header::CONTENT_TYPE;
@@ -26,12 +27,26 @@ use bytes::Bytes;
 use super::{HttpSettings, auth, body as http_body, deadline};
 use crate::error::Error;
 use crate::generation::Service;
+use error::Failures;
 pub(super) use models::{get_model, list_models};
+use reply::{ChatChunk, ChatCompletion, Completion};
+use schema::{ChatCompletionRequest, CompletionRequest};
 
 /// Names the fields that were sent and that nobody reads, so that a slip of the finger does not go unseen.
 const IGNORED_FIELDS: &str = "x-ignored-fields";
 
-/// POST /v1/chat/completions. Dropped when its client leaves, which cancels what it asked for.
+/// Answers a conversation. A stream is of chunks, and ends with `[DONE]`.
+// Dropped when its client leaves, which cancels what it asked for.
+#[utoipa::path(
+    post, path = "/v1/chat/completions", operation_id = "chat_completions", tag = "OpenAI",
+    request_body = ChatCompletionRequest,
+    responses(
+        (status = 200, description = "The answers.", content(
+            (ChatCompletion = "application/json"), (ChatChunk = "text/event-stream"),
+        )),
+        Failures,
+    ),
+)]
 pub(super) async fn chat_completions(
     request: HttpRequest,
     payload: web::Payload,
@@ -51,7 +66,17 @@ pub(super) async fn chat_completions(
     outcome.await.unwrap_or_else(|error| error::respond(&error))
 }
 
-/// POST /v1/completions.
+/// Continues prompts as they stand, without a chat template. A stream is of the same objects, and ends with `[DONE]`.
+#[utoipa::path(
+    post, path = "/v1/completions", operation_id = "completions", tag = "OpenAI",
+    request_body = CompletionRequest,
+    responses(
+        (status = 200, description = "The continuations.", content(
+            (Completion = "application/json"), (Completion = "text/event-stream"),
+        )),
+        Failures,
+    ),
+)]
 pub(super) async fn completions(
     request: HttpRequest,
     payload: web::Payload,

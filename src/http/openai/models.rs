@@ -2,13 +2,21 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 
+use super::error::ErrorBody;
 use super::reply::{Model, Models};
 use super::{error, head};
 use crate::error::Error;
 use crate::generation::Service;
 use crate::http::{HttpSettings, auth};
 
-/// GET /v1/models.
+/// The one model that is served, as a list.
+#[utoipa::path(
+    get, path = "/v1/models", operation_id = "models", tag = "OpenAI",
+    responses(
+        (status = 200, description = "The list.", body = Models),
+        (status = 401, description = "The server has an API key, and the request another or none.", body = ErrorBody),
+    ),
+)]
 pub(in crate::http) async fn list_models(
     request: HttpRequest,
     service: web::Data<Service>,
@@ -20,7 +28,16 @@ pub(in crate::http) async fn list_models(
     }
 }
 
-/// GET /v1/models/{id}.
+/// The model that is served, by its name.
+#[utoipa::path(
+    get, path = "/v1/models/{id}", operation_id = "models", tag = "OpenAI",
+    params(("id" = String, Path, description = "The model's name; it may have slashes")),
+    responses(
+        (status = 200, description = "The model.", body = Model),
+        (status = 401, description = "The server has an API key, and the request another or none.", body = ErrorBody),
+        (status = 404, description = "No model of that name is served.", body = ErrorBody),
+    ),
+)]
 pub(in crate::http) async fn get_model(
     request: HttpRequest,
     id: web::Path<String>,
@@ -40,7 +57,7 @@ pub(in crate::http) async fn get_model(
 
 fn model(service: &Service, settings: &HttpSettings) -> Model {
     Model {
-        id: settings.model_name.clone(),
+        id: settings.model.name.clone(),
         object: "model",
         created: *STARTED,
         owned_by: "sardine",

@@ -6,12 +6,15 @@ use actix_web::web;
 use bytes::Bytes;
 
 use super::inputs::Record;
-use super::question::{self, Question};
+use super::question::{self, Asking};
 use super::wire::{self, Call, Form};
-use super::{error, parameters, query};
+use super::{error, query};
 use crate::error::Error;
 use crate::generation::Service;
 use crate::http::HttpSettings;
+use crate::http::hf::parameters::{self, Delivery, Reading, TRANSFORMERS};
+use crate::http::hf::question::Question;
+use crate::http::hf::receiving::{Admitted, understand};
 use crate::http::json::refuse;
 use crate::http::negotiation::{self, Accepted, Body};
 
@@ -24,7 +27,7 @@ pub(super) struct Sent {
     pub(super) user_agent: Option<String>,
     pub(super) query: String,
     pub(super) body: Bytes,
-    pub(super) accepted: Accepted,
+    pub(super) admitted: Admitted,
 }
 
 /// A request as it was understood.
@@ -37,62 +40,68 @@ pub(super) struct Batch {
 /// How the answers are wanted.
 pub(super) enum Wanted {
     /// Whole, all of them in one reply.
-    Whole { questions: Vec<Question>, form: Form },
+    Whole { asked: Vec<Asking>, form: Form },
     /// Token by token, which one answer to one question can be.
     Streamed(Box<Question>),
 }
 
-/// Reads a request, off the threads that serve HTTP: a body of megabytes takes its time.
+/// Reads a request.
 pub(super) async fn read(sent: Sent, service: &Service, settings: &web::Data<HttpSettings>) -> Result<Batch, Error> {
     let (service, settings) = (service.clone(), Arc::clone(settings));
-    tokio::task::spawn_blocking(move || understand(sent, &service, &settings)).await.unwrap_or_else(|panic| {
-        let message = format!("reading the request failed: {panic}");
-        Err(Error::Generation { message, deterministic: true })
-    })
+    understand(move || batch(sent, &service, &settings)).await
 }
 
-fn understand(sent: Sent, service: &Service, settings: &HttpSettings) -> Result<Batch, Error> {
+fn batch(sent: Sent, service: &Service, settings: &HttpSettings) -> Result<Batch, Error> {
     let body = negotiation::classify(sent.content_type.as_deref(), sent.body)?;
     let is_picture = matches!(body, Body::Picture(_));
     let Call { records, mut form, stream } = wire::read(body, query::parameters(&sent.query)?)?;
     if is_picture && sent.user_agent.is_some_and(|agent| agent.starts_with(JAVASCRIPT_CLIENT)) {
         form = Form::Record;
     }
-    let is_streamed = is_streamed(stream, sent.accepted)?;
+    let delivery = delivery(stream, sent.admitted.accepted)?;
+    let deadline = sent.admitted.deadline;
     let mut warnings = Vec::new();
     let are_several = records.len() > 1;
-    let questions = records.into_iter().enumerate().map(|(index, record)| {
-        let question = question(record, service, settings, &mut warnings);
-        question.map_err(|error| if are_several { error::in_record(error, index) } else { error })
+    let reading =
+        Reading { dialect: &TRANSFORMERS, defaults: service.defaults(), vocab_size: service.vocab_size(), delivery };
+    let asked = records.into_iter().enumerate().map(|(index, record)| {
+        let asking = asking(record, reading, settings, &mut warnings);
+        let asking =
+            asking.map(|Asking { question, instance }| Asking { question: question.until(deadline), instance });
+        asking.map_err(|error| if are_several { error::in_record(error, index) } else { error })
     });
-    let questions = questions.collect::<Result<Vec<Question>, Error>>()?;
-    check_size(&questions, settings.max_client_batch_size)?;
-    let wanted = if is_streamed { streamed(questions, form)? } else { Wanted::Whole { questions, form } };
+    let asked = asked.collect::<Result<Vec<Asking>, Error>>()?;
+    check_size(&asked, settings.max_client_batch_size)?;
+    let wanted = match delivery {
+        Delivery::Whole => Wanted::Whole { asked, form },
+        Delivery::Streamed => streamed(asked, form)?,
+    };
     Ok(Batch { wanted, warnings })
 }
 
-fn question(
+fn asking(
     mut record: Record,
-    service: &Service,
+    reading: Reading,
     settings: &HttpSettings,
     warnings: &mut Vec<String>,
-) -> Result<Question, Error> {
+) -> Result<Asking, Error> {
     let given = std::mem::take(&mut record.parameters);
-    let mut parameters = parameters::resolve(given, service.defaults(), service.vocab_size())?;
+    let mut parameters = parameters::resolve(given, reading)?;
     for warning in std::mem::take(&mut parameters.warnings) {
         if !warnings.contains(&warning) {
             warnings.push(warning);
         }
     }
-    question::question(record, parameters, &settings.default_image_prompt)
+    question::asking(record, parameters, &settings.default_image_prompt)
 }
 
 /// Streams where the body says so; where it does not, for a client that takes nothing else.
-fn is_streamed(stream: Option<bool>, accepted: Accepted) -> Result<bool, Error> {
+fn delivery(stream: Option<bool>, accepted: Accepted) -> Result<Delivery, Error> {
     match stream {
-        Some(true) => Ok(true),
-        None => Ok(!accepted.json),
-        Some(false) if accepted.json => Ok(false),
+        Some(true) => Ok(Delivery::Streamed),
+        None if !accepted.json => Ok(Delivery::Streamed),
+        None => Ok(Delivery::Whole),
+        Some(false) if accepted.json => Ok(Delivery::Whole),
         Some(false) => {
             let message = "`stream` is false, and the header `Accept` takes only text/event-stream";
             Err(Error::NotAcceptable(message.to_owned()))
@@ -100,18 +109,18 @@ fn is_streamed(stream: Option<bool>, accepted: Accepted) -> Result<bool, Error> 
     }
 }
 
-fn streamed(mut questions: Vec<Question>, form: Form) -> Result<Wanted, Error> {
-    match questions.pop() {
-        Some(only) if questions.is_empty() && only.reply.num_answers() == 1 && form != Form::Predictions => {
-            Ok(Wanted::Streamed(Box::new(only)))
+fn streamed(mut asked: Vec<Asking>, form: Form) -> Result<Wanted, Error> {
+    match asked.pop() {
+        Some(only) if asked.is_empty() && only.question.reply.num_answers() == 1 && form != Form::Predictions => {
+            Ok(Wanted::Streamed(Box::new(only.question)))
         }
         _ => Err(refuse("stream", "is for one answer to one question: send the others as requests of their own")),
     }
 }
 
-fn check_size(questions: &[Question], limit: usize) -> Result<(), Error> {
+fn check_size(asked: &[Asking], limit: usize) -> Result<(), Error> {
     // Counts come from the client: their sum must not wrap.
-    let counts = questions.iter().map(|question| question.reply.num_answers());
+    let counts = asked.iter().map(|asking| asking.question.reply.num_answers());
     let size = counts.fold(0, usize::saturating_add);
     if size <= limit {
         return Ok(());

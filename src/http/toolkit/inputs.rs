@@ -109,8 +109,12 @@ pub(super) fn record_of_object(mut object: Map<String, Value>, path: &str) -> Re
 
 /// Whether an object has anything that [`record_of_object`] would read.
 pub(super) fn is_record(object: &Map<String, Value>) -> bool {
-    let keys = CONVERSATION_KEYS.iter().chain(&TEXT_KEYS).chain(&PICTURE_KEYS);
-    keys.into_iter().any(|key| object.contains_key(*key))
+    keys().any(|key| object.contains_key(key))
+}
+
+/// The fields that [`record_of_object`] reads; others are parameters.
+pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+    CONVERSATION_KEYS.into_iter().chain(TEXT_KEYS).chain(PICTURE_KEYS)
 }
 
 /// Whether an object has pictures.

@@ -1,33 +1,53 @@
 //! The Hugging Face Inference Toolkit's contract: `inputs` and `parameters` in, a list of `generated_text` out.
 //!
-//! A body passes through `wire` (its fields), `inputs` (which records it holds), `parameters` (every default resolved),
-//! `question` (with `text`: pictures taken out, ready for the model) and comes back through `output`.
+//! A body passes through `wire` (its fields), `inputs` (which records it holds), `hf::parameters` (every default resolved)
+//! and `question` (pictures taken out, ready for the model), and comes back through `output` or `hf::events`.
 
 mod batch;
 mod error;
 mod inputs;
 mod output;
-mod parameters;
 mod query;
 mod question;
-mod stream;
-mod text;
+mod schema;
 mod wire;
 
 use std::time::Instant;
 
-use actix_web::http::header::{ACCEPT, CONTENT_TYPE, HeaderName, USER_AGENT};
+use actix_web::http::header::{CONTENT_TYPE, USER_AGENT};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::try_join_all;
 
-use super::negotiation::Accepted;
-use super::{HttpSettings, auth, body, reply};
+use super::hf::details::records;
+use super::hf::events;
+use super::hf::receiving::{admit, header};
+use super::hf::record::StreamEvent;
+use super::{HttpSettings, body, reply};
 use crate::error::Error;
-use crate::generation::{Answer, Generation, Service};
+use crate::generation::Service;
 use batch::{Batch, Sent, Wanted};
-use question::{Question, ReplyPlan};
+use error::Failures;
+use output::{Answered, Reply};
+use question::Asking;
+use schema::PredictRequest;
 
-/// POST on every route of the toolkit's. Dropped when its client leaves, which cancels what it asked for.
+/// Answers what `inputs` asks. With `stream` the answer comes token by token, in TGI's events. Parameters of a request whose
+/// body is a picture stand in the query string.
+// Dropped when its client leaves, which cancels what it asked for.
+#[utoipa::path(
+    post, path = "/", operation_id = "predict", tag = "Inference Toolkit",
+    request_body(description = "A question, or a picture to be described.", content(
+        (PredictRequest = "application/json"),
+        (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"), (Vec<u8> = "image/gif"),
+        (Vec<u8> = "image/bmp"), (Vec<u8> = "image/tiff"),
+    )),
+    responses(
+        (status = 200, description = "The answers.", content(
+            (Reply = "application/json"), (StreamEvent = "text/event-stream"),
+        )),
+        Failures,
+    ),
+)]
 pub(super) async fn predict(
     request: HttpRequest,
     payload: web::Payload,
@@ -45,13 +65,13 @@ async fn respond(
     settings: &web::Data<HttpSettings>,
 ) -> Result<HttpResponse, Error> {
     let received = Instant::now();
-    let accepted = admit(request, service, settings)?;
+    let admitted = admit(request, service, settings)?;
     let sent = Sent {
         content_type: header(request, CONTENT_TYPE),
         user_agent: header(request, USER_AGENT),
         query: request.query_string().to_owned(),
         body: body::read(request, payload, settings.max_body_bytes).await?,
-        accepted,
+        admitted,
     };
     let Batch { wanted, warnings } = batch::read(sent, service, settings).await?;
     let mut response = HttpResponse::Ok();
@@ -59,39 +79,29 @@ async fn respond(
         response.insert_header(("x-warning", warnings.join("; ")));
     }
     match wanted {
-        Wanted::Streamed(question) => stream::respond(response, service, *question, settings.status_hold).await,
-        Wanted::Whole { questions, form } => {
-            let answered = ask_all(service, questions).await?;
-            let usages: Vec<_> = answered.iter().flat_map(|(_, answers)| answers).map(|answer| answer.usage).collect();
+        Wanted::Streamed(question) => events::respond(response, service, *question, settings.status_hold).await,
+        Wanted::Whole { asked, form } => {
+            let answered = ask_all(service, asked).await?;
+            let usages: Vec<_> = answered.iter().flat_map(|one| &one.usages).copied().collect();
             reply::usage_headers(&mut response, &usages, received.elapsed());
-            Ok(response.json(output::body(form, &answered)))
+            Ok(response.json(Reply::new(form, answered)))
         }
     }
 }
 
-/// What can be refused without reading the body.
-fn admit(request: &HttpRequest, service: &Service, settings: &HttpSettings) -> Result<Accepted, Error> {
-    auth::check(request, settings.api_key.as_deref())?;
-    service.check_ready()?;
-    Accepted::read(header(request, ACCEPT).as_deref())
-}
-
-fn header(request: &HttpRequest, name: HeaderName) -> Option<String> {
-    request.headers().get(name)?.to_str().ok().map(str::to_owned)
-}
-
 /// Asks all questions at once. The first error is everybody's: dropping the others cancels them.
-async fn ask_all(service: &Service, questions: Vec<Question>) -> Result<Vec<(ReplyPlan, Vec<Answer>)>, Error> {
-    let are_several = questions.len() > 1;
-    let asked = questions.into_iter().enumerate().map(async |(index, question)| {
-        let asked = ask(service, question).await;
-        asked.map_err(|error| if are_several { error::in_record(error, index) } else { error })
+async fn ask_all(service: &Service, asked: Vec<Asking>) -> Result<Vec<Answered>, Error> {
+    let are_several = asked.len() > 1;
+    let asked = asked.into_iter().enumerate().map(async |(index, Asking { question, instance })| {
+        let (plan, answers) = question
+            .ask(service)
+            .await
+            .map_err(|error| if are_several { error::in_record(error, index) } else { error })?;
+        Ok(Answered {
+            instance,
+            records: records(&plan, &answers),
+            usages: answers.iter().map(|answer| answer.usage).collect(),
+        })
     });
     try_join_all(asked).await
-}
-
-async fn ask(service: &Service, question: Question) -> Result<(ReplyPlan, Vec<Answer>), Error> {
-    let generations = service.start_several(question.request, question.reply.num_answers()).await?;
-    let answers = try_join_all(generations.into_iter().map(Generation::collect)).await?;
-    Ok((question.reply, answers))
 }

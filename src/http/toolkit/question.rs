@@ -1,74 +1,42 @@
-//! A record and its parameters become a request to the model, and what the reply to it needs.
+//! A record and its parameters become a question to the model, and what the toolkit's reply to it needs.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::inputs::{Asked, Record};
-use super::parameters::{Parameters, Reply, Template};
-use super::text;
 use crate::chat::is_templated;
 use crate::error::Error;
-use crate::generation::{ChatRequest, Conversation, Ending, Input};
+use crate::generation::{Conversation, Ending, Input};
+use crate::http::hf::parameters::{Parameters, Template};
+use crate::http::hf::question::{Given, Question};
+use crate::http::hf::text;
 use crate::http::json::refuse;
 use crate::http::messages;
 use crate::media::Source;
 
-/// A record ready for the model.
+/// A question with its place in the reply.
 #[derive(Debug, Clone)]
-pub(super) struct Question {
-    pub(super) request: ChatRequest,
-    pub(super) reply: ReplyPlan,
-}
-
-/// How the answers to a question become records of the reply.
-#[derive(Debug, Clone)]
-pub(super) struct ReplyPlan {
-    pub(super) reply: Reply,
-    /// What `return_full_text` puts before the answer, where it was asked for.
-    pub(super) given: Option<Given>,
-    pub(super) is_visual_question: bool,
-    /// `None`: greedy.
-    pub(super) seed: Option<u64>,
+pub(super) struct Asking {
+    pub(super) question: Question,
     /// Which of Vertex AI's instances it belongs to; 0 elsewhere.
     pub(super) instance: usize,
 }
 
-impl ReplyPlan {
-    /// Answers to ask for.
-    pub(super) fn num_answers(&self) -> usize {
-        self.reply.num_sequences.max(self.reply.best_of)
-    }
-}
-
-/// What the client asked, for the reply to repeat.
-#[derive(Debug, Clone)]
-pub(super) enum Given {
-    Text(String),
-    Conversation { messages: Vec<Value>, ending: Ending },
-}
-
 /// Puts `record` and its `parameters` together. A picture without a question is asked about with `picture_prompt`.
-pub(super) fn question(record: Record, parameters: Parameters, picture_prompt: &str) -> Result<Question, Error> {
+pub(super) fn asking(record: Record, mut parameters: Parameters, picture_prompt: &str) -> Result<Asking, Error> {
     let Record { path, instance, asked, pictures, is_visual_question, .. } = record;
-    let Parameters { sampling, length, stop, skip_special_tokens, template, reply, .. } = parameters;
-    let given = reply.return_full_text.then(|| given(&asked, &template, picture_prompt));
-    let (input, media) = match asked {
+    let template = std::mem::take(&mut parameters.template);
+    let given = parameters.reply.return_full_text.then(|| given(&asked, &template, picture_prompt));
+    let prompted = match asked {
         Asked::Messages(messages) => conversation(messages, pictures, template, &path)?,
-        Asked::Text(text) if template.raw_prompt || is_templated(&text) => raw(&text, pictures, &template, &path)?,
+        Asked::Text(text) if template.raw_prompt.unwrap_or_else(|| is_templated(&text)) => {
+            raw(&text, pictures, &template, &path)?
+        }
         Asked::Text(text) => turn(&text, pictures, template, &path)?,
         Asked::PicturesOnly => turn(picture_prompt, pictures, template, &path)?,
     };
-    let seed = sampling.do_sample.then_some(sampling.seed);
-    let request = ChatRequest {
-        input,
-        media,
-        sampling,
-        length,
-        stop,
-        skip_special_tokens,
-        prompt_logprobs: None,
-        deadline: None,
-    };
-    Ok(Question { request, reply: ReplyPlan { reply, given, is_visual_question, seed, instance } })
+    let mut question = Question::new(prompted, parameters, given);
+    question.reply.is_visual_question = is_visual_question;
+    Ok(Asking { question, instance })
 }
 
 fn given(asked: &Asked, template: &Template, picture_prompt: &str) -> Given {
@@ -95,7 +63,7 @@ fn conversation(
     template: Template,
     path: &str,
 ) -> Result<Prompted, Error> {
-    if template.raw_prompt {
+    if template.raw_prompt == Some(true) {
         return Err(refuse("raw_prompt", "is for texts; a conversation goes through the chat template"));
     }
     let ending = ending(&messages, &template);
@@ -110,9 +78,7 @@ fn turn(text: &str, pictures: Vec<Source>, template: Template, path: &str) -> Re
 }
 
 fn raw(text: &str, pictures: Vec<Source>, template: &Template, path: &str) -> Result<Prompted, Error> {
-    if let Some(parameter) = template.given_parameter() {
-        return Err(refuse(parameter, "has no effect on a text that is the prompt already"));
-    }
+    template.check_idle()?;
     let (prompt, media) = text::raw(text, pictures, path)?;
     Ok((Input::Raw(prompt), media))
 }
@@ -120,31 +86,4 @@ fn raw(text: &str, pictures: Vec<Source>, template: &Template, path: &str) -> Re
 fn templated(messages: Vec<Value>, template: Template, ending: Ending) -> Input {
     let Template { tools, variables, .. } = template;
     Input::Conversation(Conversation { messages, tools, template_variables: variables, ending })
-}
-
-impl Given {
-    /// The whole text, or the whole conversation, with the answer at its end: the pipeline's form.
-    pub(super) fn with_answer(self, answer: &str) -> Value {
-        match self {
-            Given::Text(text) => Value::String(text + answer),
-            Given::Conversation { mut messages, ending } => {
-                match messages.last_mut().filter(|_| ending == Ending::Continue) {
-                    Some(last) => append(last, answer),
-                    None => messages.push(json!({ "role": "assistant", "content": answer })),
-                }
-                Value::Array(messages)
-            }
-        }
-    }
-}
-
-/// Continues the text of `message`.
-fn append(message: &mut Value, answer: &str) {
-    let text = match &mut message["content"] {
-        Value::Array(parts) => parts.iter_mut().rev().find_map(|part| part.get_mut("text")),
-        content => Some(content),
-    };
-    if let Some(Value::String(text)) = text {
-        text.push_str(answer);
-    }
 }

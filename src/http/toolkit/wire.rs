@@ -1,12 +1,11 @@
 //! The body of a request to the toolkit's routes.
 
-use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::inputs::{self, Asked, Record};
-use super::parameters;
 use crate::error::Error;
-use crate::http::json::{kind, refuse, shown};
+use crate::http::hf::parameters;
+use crate::http::json::{kind, parse, refuse, shown};
 use crate::http::negotiation::Body;
 use crate::media::Source;
 
@@ -39,16 +38,14 @@ pub(super) fn read(body: Body, query: Map<String, Value>) -> Result<Call, Error>
             record.parameters = parameters::merge(Map::new(), query)?;
             Ok(Call { records: vec![record], form: Form::Records, stream: None })
         }
-        Body::Json(text) => read_object(parse(&text)?, query),
+        Body::Json(text) => read_object(object(parse(&text)?)?, query),
     }
 }
 
-fn parse(text: &Bytes) -> Result<Map<String, Value>, Error> {
-    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
-    match serde_json::from_slice(text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(other) => Err(refuse_shape(&format!("received {}", kind(&other)))),
-        Err(error) => Err(Error::invalid(format!("the body is not valid JSON: {error}"))),
+fn object(body: Value) -> Result<Map<String, Value>, Error> {
+    match body {
+        Value::Object(object) => Ok(object),
+        other => Err(refuse_shape(&format!("received {}", kind(&other)))),
     }
 }
 

@@ -13,8 +13,7 @@ type Bias = (Vec<u32>, f32);
 const MAX_SEQUENCES: usize = 10_000;
 const MAX_SEQUENCE_LEN: usize = 100;
 
-/// Texts in one parameter, and bytes of one of them: every token's text is compared with them all.
-const MAX_TEXTS: usize = 64;
+/// Bytes of a text that may end an answer: every token's text is compared with it.
 const MAX_TEXT_LEN: usize = 1000;
 
 /// The parameters that were not taken yet, and the names that were asked for.
@@ -27,6 +26,12 @@ pub(super) struct Values {
 impl Values {
     pub(super) fn new(given: Map<String, Value>, vocab_size: usize) -> Values {
         Values { given, known: Vec::new(), vocab_size }
+    }
+
+    /// The names that were asked for.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> &[&'static str] {
+        &self.known
     }
 
     pub(super) fn take(&mut self, name: &'static str) -> Option<Value> {
@@ -95,11 +100,11 @@ impl Values {
         }
     }
 
-    /// One text or a list of them, none of them empty.
-    pub(super) fn texts(&mut self, name: &'static str) -> Result<Option<Vec<String>>, Error> {
+    /// One text or a list of at most `max`, none of them empty.
+    pub(super) fn texts(&mut self, name: &'static str, max: usize) -> Result<Option<Vec<String>>, Error> {
         let Some(items) = self.one_or_many(name) else { return Ok(None) };
-        if items.len() > MAX_TEXTS {
-            return Err(refuse(name, &format!("has {} texts, more than {MAX_TEXTS}", items.len())));
+        if items.len() > max {
+            return Err(refuse(name, &format!("has {} texts, more than {max}", items.len())));
         }
         let text = |item| match item {
             Value::String(text) if text.len() > MAX_TEXT_LEN => {

@@ -1,4 +1,4 @@
-//! An answer token by token, in TGI's events: what `stream: true` gets.
+//! An answer token by token, in TGI's events.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,22 +6,23 @@ use std::time::Duration;
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use futures_util::stream::unfold;
-use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::output::{finish_reason, top_tokens};
+use super::details::{finish_reason, token, top_tokens};
+use super::error::ErrorBody;
 use super::question::{Question, ReplyPlan};
+use super::record::{GeneratedText, StreamDetails, StreamEvent};
 use crate::error::Error;
 use crate::generation::{Delta, Finish, Generation, Service, Token};
-use crate::http::error::error_type;
 use crate::http::sse;
 
 /// How long an event is held to see whether the answer ends with it: the engine says so at once or not at all.
 const WAIT_FOR_END: Duration = Duration::from_millis(1);
 
-/// Asks `question` and answers with a stream, whose status is sent with the first token, or after `status_hold`. What fails
-/// before the first token has a status and JSON of its own.
-pub(super) async fn respond(
+/// Asks `question` and answers with a stream. What fails before the first token has a status and JSON of its own: the status
+/// is sent with the first token, or after `status_hold`. Platforms count requests without a status to see that they must
+/// scale up, and proxies give up on those that stay silent.
+pub(in crate::http) async fn respond(
     mut response: HttpResponseBuilder,
     service: &Service,
     question: Question,
@@ -49,12 +50,15 @@ struct Events {
     text: String,
     num_tokens: usize,
     /// Events that are not sent yet.
-    ready: VecDeque<Value>,
+    ready: VecDeque<StreamEvent>,
+    /// What ended the answer too early, to be told after all else.
+    failure: Option<Error>,
 }
 
 impl Events {
     fn new(generation: Generation, plan: ReplyPlan) -> Events {
-        Events { generation: Some(generation), plan, text: String::new(), num_tokens: 0, ready: VecDeque::new() }
+        let generation = Some(generation);
+        Events { generation, plan, text: String::new(), num_tokens: 0, ready: VecDeque::new(), failure: None }
     }
 
     async fn next(&mut self) -> Option<Bytes> {
@@ -67,12 +71,15 @@ impl Events {
             };
             match next {
                 Ok(Some(Ok(delta))) => self.take(delta),
-                Ok(Some(Err(error))) => self.fail(&error),
+                Ok(Some(Err(error))) => self.fail(error),
                 Ok(None) => self.end(),
                 Err(_not_yet) => break,
             }
         }
-        self.ready.pop_front().map(|event| sse::event(&event))
+        match self.ready.pop_front() {
+            Some(event) => Some(sse::event(&event)),
+            None => self.failure.take().map(|error| sse::event(&ErrorBody::of(&error))),
+        }
     }
 
     fn take(&mut self, delta: Delta) {
@@ -82,29 +89,25 @@ impl Events {
         self.push(last, &delta.text);
     }
 
-    /// The event of `token`; `text` is what became readable with it.
-    fn push(&mut self, token: &Token, text: &str) {
+    /// The event of a token; `text` is what became readable with it.
+    fn push(&mut self, sampled: &Token, text: &str) {
         self.num_tokens += 1;
-        let mut event = json!({
-            "index": self.num_tokens,
-            "token": { "id": token.id, "text": text, "logprob": token.logprob, "special": token.special },
-            "generated_text": null,
-            "details": null,
+        self.ready.push_back(StreamEvent {
+            index: self.num_tokens,
+            token: token(sampled, text),
+            top_tokens: (!sampled.top.is_empty()).then(|| top_tokens(sampled)),
+            generated_text: None,
+            details: None,
         });
-        if !token.top.is_empty() {
-            event["top_tokens"] = top_tokens(token);
-        }
-        self.ready.push_back(event);
     }
 
     /// Text that no token brought: what was held back as the possible beginning of a stop string, or half a character.
     fn append(&mut self, tail: &str) {
-        let token_text = format!("{}{tail}", self.last_event()["token"]["text"].as_str().unwrap_or_default());
-        self.last_event()["token"]["text"] = json!(token_text);
+        self.last_event().token.text.push_str(tail);
     }
 
     /// The event that tells what is known at the end: the newest, or one without a token where that was sent already.
-    fn last_event(&mut self) -> &mut Value {
+    fn last_event(&mut self) -> &mut StreamEvent {
         if self.ready.is_empty() {
             let nothing = Token { id: 0, text: String::new(), logprob: 0.0, special: true, top: Vec::new() };
             self.push(&nothing, "");
@@ -117,24 +120,22 @@ impl Events {
         let Some(generation) = self.generation.take() else { return };
         let text = match self.plan.given.take() {
             Some(given) => given.with_answer(&self.text),
-            None => json!(self.text),
+            None => GeneratedText::Text(self.text.clone()),
         };
-        let (finish, usage, seed) = (generation.finish().unwrap_or(Finish::Length), generation.usage(), self.plan.seed);
-        let details = self.plan.reply.details.then(|| {
-            json!({
-                "finish_reason": finish_reason(finish),
-                "generated_tokens": usage.generated_tokens,
-                "input_length": usage.prompt_tokens,
-                "seed": seed,
-            })
+        let (usage, seed) = (generation.usage(), self.plan.seed);
+        let details = self.plan.reply.details.then(|| StreamDetails {
+            finish_reason: finish_reason(generation.finish().unwrap_or(Finish::Length)),
+            generated_tokens: usage.generated_tokens,
+            input_length: usage.prompt_tokens,
+            seed,
         });
         let last = self.last_event();
-        last["generated_text"] = text;
-        last["details"] = json!(details);
+        last.generated_text = Some(text);
+        last.details = details;
     }
 
-    fn fail(&mut self, error: &Error) {
+    fn fail(&mut self, error: Error) {
         self.generation = None;
-        self.ready.push_back(json!({ "error": error.to_string(), "error_type": error_type(error) }));
+        self.failure = Some(error);
     }
 }

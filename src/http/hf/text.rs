@@ -22,7 +22,11 @@ enum Piece<'a> {
 /// The message of a user who says `text` and shows `pictures`, and its pictures in order.
 ///
 /// Pictures stand before the text, unless it has places for them. Errors where the numbers differ.
-pub(super) fn user_message(text: &str, pictures: Vec<Source>, path: &str) -> Result<(Value, Vec<Source>), Error> {
+pub(in crate::http) fn user_message(
+    text: &str,
+    pictures: Vec<Source>,
+    path: &str,
+) -> Result<(Value, Vec<Source>), Error> {
     let pieces = pieces(text);
     let mut pictures = VecDeque::from(pictures);
     let (mut parts, mut media) = (Vec::new(), Vec::new());
@@ -51,7 +55,7 @@ pub(super) fn user_message(text: &str, pictures: Vec<Source>, path: &str) -> Res
 
 /// A text that is the prompt itself: pictures in Markdown become places, and `pictures` belong to the places in it, which
 /// must be as many.
-pub(super) fn raw(text: &str, pictures: Vec<Source>, path: &str) -> Result<(String, Vec<Source>), Error> {
+pub(in crate::http) fn raw(text: &str, pictures: Vec<Source>, path: &str) -> Result<(String, Vec<Source>), Error> {
     let pieces = pieces(text);
     check_places(num_places(&pieces), pictures.len(), path)?;
     let (mut prompt, mut media, mut pictures) = (String::new(), Vec::new(), VecDeque::from(pictures));

@@ -2,19 +2,18 @@
 
 use std::time::Duration;
 
+use super::dialect::Dialect;
 use super::values::Values;
 use crate::chat::GenerationDefaults;
 use crate::error::Error;
 use crate::generation::{Length, MaxLength};
-
-/// The pipeline's default; `generate` itself would stop after 20.
-const DEFAULT_NEW_TOKENS: usize = 256;
 
 /// A year: no limit. Adding centuries to the present moment would overflow the clock.
 const MAX_TIME_S: f64 = 365.0 * 24.0 * 3600.0;
 
 pub(super) fn resolve(
     values: &mut Values,
+    dialect: &Dialect,
     defaults: &GenerationDefaults,
     warnings: &mut Vec<String>,
 ) -> Result<Length, Error> {
@@ -30,7 +29,7 @@ pub(super) fn resolve(
         (None, None) => match (defaults.max_new_tokens, defaults.max_length) {
             (Some(new), _) => MaxLength::NewAtMost(new),
             (None, Some(total)) => MaxLength::Total(total),
-            (None, None) => MaxLength::NewAtMost(DEFAULT_NEW_TOKENS),
+            (None, None) => MaxLength::NewAtMost(dialect.default_new_tokens),
         },
     };
     let seconds = values.wide_number("max_time", "of seconds above 0", |seconds| seconds > 0.0)?.or(defaults.max_time);

@@ -9,23 +9,25 @@ use crate::generation::Ending;
 
 /// What the chat template is told.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(in super::super) struct Template {
-    /// A text is the prompt itself; no template is applied.
-    pub(in super::super) raw_prompt: bool,
-    pub(in super::super) tools: Vec<Value>,
-    pub(in super::super) variables: Map<String, Value>,
+pub(in crate::http) struct Template {
+    /// Whether a text is the prompt itself, to which no template is applied.
+    pub(in crate::http) raw_prompt: Option<bool>,
+    pub(in crate::http) tools: Vec<Value>,
+    pub(in crate::http) variables: Map<String, Value>,
     /// `None`: an assistant's last message is continued, any other is answered.
-    pub(in super::super) ending: Option<Ending>,
+    pub(in crate::http) ending: Option<Ending>,
 }
 
 impl Template {
-    /// A parameter that has no effect where no template is applied.
-    pub(in super::super) fn given_parameter(&self) -> Option<&str> {
-        if !self.tools.is_empty() {
-            return Some("tools");
-        }
+    /// Refuses what would have no effect on a text to which no template is applied.
+    pub(in crate::http) fn check_idle(&self) -> Result<(), Error> {
+        let tools = (!self.tools.is_empty()).then_some("tools");
+        let variable = self.variables.keys().next().map(String::as_str);
         let ending = self.ending.map(|_| "add_generation_prompt");
-        self.variables.keys().next().map(String::as_str).or(ending)
+        match tools.or(variable).or(ending) {
+            Some(parameter) => Err(refuse(parameter, "has no effect on a text that is the prompt already")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -45,7 +47,7 @@ pub(super) fn resolve(values: &mut Values) -> Result<Template, Error> {
         variables.insert(name.to_owned(), value);
     }
     Ok(Template {
-        raw_prompt: values.boolean("raw_prompt")?.unwrap_or(false),
+        raw_prompt: values.boolean("raw_prompt")?,
         tools: values.objects("tools")?.unwrap_or_default(),
         variables,
         ending: ending(values)?,

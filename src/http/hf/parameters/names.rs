@@ -69,7 +69,7 @@ const UNSUPPORTED: [(&str, &[f64]); 45] = [
 
 /// `given` added to `parameters`, under the names used here and without what is null. Errors where one parameter is given
 /// two values.
-pub(in super::super) fn merge(
+pub(in crate::http) fn merge(
     mut parameters: Map<String, Value>,
     given: Map<String, Value>,
 ) -> Result<Map<String, Value>, Error> {
@@ -100,6 +100,11 @@ pub(in super::super) fn merge(
     Ok(parameters)
 }
 
+/// The names of parameters that are known though not supported.
+pub(super) fn unsupported() -> impl Iterator<Item = &'static str> {
+    UNSUPPORTED.iter().map(|(name, _)| *name)
+}
+
 /// Whether `name` is known though not supported: `Some(true)` where `value` asks for nothing.
 pub(super) fn is_neutral(name: &str, value: &Value) -> Option<bool> {
     let (_, neutral) = UNSUPPORTED.iter().find(|(unsupported, _)| *unsupported == name)?;
@@ -126,6 +131,18 @@ fn edit_distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// Other spellings of parameters.
+#[cfg(test)]
+pub(super) fn aliases() -> impl Iterator<Item = &'static str> {
+    ALIASES.iter().map(|(alias, _)| *alias)
+}
+
+/// Objects that hold parameters.
+#[cfg(test)]
+pub(super) fn nested() -> impl Iterator<Item = &'static str> {
+    NESTED.into_iter()
 }
 
 #[cfg(test)]

@@ -1,13 +1,11 @@
-//! Parameters of the logits processors and of the sampler, with Transformers' ranges.
+//! Parameters of the logits processors and of the sampler, with the ranges of each dialect.
 
+use super::dialect::Dialect;
 use super::values::Values;
 use super::{refuse, shown};
 use crate::chat::GenerationDefaults;
 use crate::engine::Sampling;
 use crate::error::Error;
-
-/// Transformers' own, once sampling is on.
-const DEFAULT_TOP_K: usize = 50;
 
 /// Read only when sampling.
 const WARPERS: [&str; 8] =
@@ -15,11 +13,13 @@ const WARPERS: [&str; 8] =
 
 pub(super) fn resolve(
     values: &mut Values,
+    dialect: &Dialect,
     defaults: &GenerationDefaults,
     eos: &[u32],
     warnings: &mut Vec<String>,
 ) -> Result<Sampling, Error> {
-    let do_sample = values.boolean("do_sample")?.or(defaults.do_sample).unwrap_or(false);
+    let is_switched_on = dialect.sampling_switches.iter().any(|name| values.is_given(name));
+    let do_sample = values.boolean("do_sample")?.or(defaults.do_sample).unwrap_or(false) || is_switched_on;
     if !do_sample {
         // Transformers' rule, and its warning.
         let idle = WARPERS.iter().filter(|name| values.is_given(name));
@@ -29,7 +29,7 @@ pub(super) fn resolve(
     let mut sampling = Sampling { do_sample, seed, ..Sampling::greedy() };
     sampling.eos = eos.to_vec();
     processors(&mut sampling, values, defaults)?;
-    warpers(&mut sampling, values, defaults)?;
+    warpers(&mut sampling, values, dialect, defaults)?;
     Ok(sampling)
 }
 
@@ -72,11 +72,17 @@ fn processors(sampling: &mut Sampling, values: &mut Values, defaults: &Generatio
     Ok(())
 }
 
-fn warpers(sampling: &mut Sampling, values: &mut Values, defaults: &GenerationDefaults) -> Result<(), Error> {
+fn warpers(
+    sampling: &mut Sampling,
+    values: &mut Values,
+    dialect: &Dialect,
+    defaults: &GenerationDefaults,
+) -> Result<(), Error> {
     let is_share = |share: f64| (0.0..=1.0).contains(&share);
     let is_positive_share = |share: f64| share > 0.0 && share <= 1.0;
     let is_cutoff = |cutoff: f64| (0.0..1.0).contains(&cutoff);
-    let temperature = values.number("temperature", "from 0", |temperature| temperature >= 0.0)?;
+    let Dialect { temperature, top_k, top_p, typical_p, .. } = dialect;
+    let temperature = values.number("temperature", temperature.words, temperature.holds)?;
     if sampling.do_sample && temperature == Some(0.0) {
         return Err(refuse(
             "temperature",
@@ -85,11 +91,12 @@ fn warpers(sampling: &mut Sampling, values: &mut Values, defaults: &GenerationDe
     }
     sampling.temperature = temperature.filter(|t| *t > 0.0).or(defaults.temperature).unwrap_or(1.0);
     sampling.top_h = values.number("top_h", "above 0, at most 1", is_positive_share)?.or(defaults.top_h);
-    sampling.top_k = values.count("top_k", "from 0 (0: off)", |_| true)?.or(defaults.top_k).unwrap_or(DEFAULT_TOP_K);
-    sampling.top_p = values.number("top_p", "from 0 to 1", is_share)?.or(defaults.top_p).unwrap_or(1.0);
+    sampling.top_k =
+        values.count("top_k", top_k.words, top_k.holds)?.or(defaults.top_k).unwrap_or(dialect.default_top_k);
+    sampling.top_p = values.number("top_p", top_p.words, top_p.holds)?.or(defaults.top_p).unwrap_or(1.0);
     sampling.min_p = values.number("min_p", "from 0 to 1", is_share)?.or(defaults.min_p).unwrap_or(0.0);
     sampling.typical_p =
-        values.number("typical_p", "above 0, at most 1", is_positive_share)?.or(defaults.typical_p).unwrap_or(1.0);
+        values.number("typical_p", typical_p.words, typical_p.holds)?.or(defaults.typical_p).unwrap_or(1.0);
     sampling.epsilon_cutoff =
         values.number("epsilon_cutoff", "from 0, below 1", is_cutoff)?.or(defaults.epsilon_cutoff).unwrap_or(0.0);
     sampling.eta_cutoff =

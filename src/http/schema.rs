@@ -1,0 +1,120 @@
+//! What the documentation of several routes needs: messages as they are read, and objects joined from parts.
+//!
+//! Bodies are read leniently and by hand, so what may stand in them is described by types that exist for the document only.
+
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{AdditionalProperties, Object};
+use utoipa::openapi::{RefOr, Schema};
+
+/// A message of a conversation.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `messages` reads")]
+pub(super) struct Message {
+    /// Which roles there are is for the checkpoint's chat template to say: usually system, user, assistant and tool.
+    #[schema(examples("user"))]
+    role: String,
+    content: Option<Content>,
+}
+
+/// A text, or texts and pictures in their order.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what `messages` reads")]
+pub(super) enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+/// A part of a message. The type may be left out where the field says it.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what `messages` reads")]
+pub(super) enum Part {
+    Text(TextPart),
+    Picture(PicturePart),
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `messages` reads")]
+pub(super) struct TextPart {
+    #[schema(inline)]
+    r#type: TextType,
+    text: String,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "describes what `messages` reads")]
+enum TextType {
+    Text,
+    InputText,
+    OutputText,
+}
+
+/// A picture, in one of the fields.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `messages` reads")]
+pub(super) struct PicturePart {
+    #[schema(inline)]
+    r#type: PictureType,
+    image: Option<Picture>,
+    image_url: Option<Picture>,
+    url: Option<Picture>,
+    base64: Option<Picture>,
+    data: Option<Picture>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "describes what `messages` reads")]
+enum PictureType {
+    Image,
+    ImageUrl,
+    InputImage,
+}
+
+/// An http(s) URL, a `data:` URL, or base64.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what `messages` reads")]
+pub(super) enum Picture {
+    Text(String),
+    Url(PictureUrl),
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `messages` reads")]
+pub(super) struct PictureUrl {
+    url: String,
+}
+
+/// One value or a list of them.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is read by hand")]
+pub(super) enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+/// What an object may have beside its own fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    /// They are refused.
+    Refused,
+    /// They have no effect.
+    Ignored,
+}
+
+/// One object with the fields of all `parts`.
+pub(super) fn joined(parts: impl IntoIterator<Item = RefOr<Schema>>, others: Others) -> Object {
+    let mut joined = Object::new();
+    for part in parts {
+        let RefOr::T(Schema::Object(part)) = part else { unreachable!("Invariant: parts are objects") };
+        joined.properties.extend(part.properties);
+        joined.required.extend(part.required);
+        joined.description = joined.description.or(part.description);
+    }
+    joined.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(others == Others::Ignored)));
+    joined
+}
