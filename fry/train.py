@@ -96,10 +96,15 @@ MIXES = {
 WEIGHTS = {tools: 0.7, texts: 0.8}
 
 
-def token_loss(hidden, head, targets, taught):
-    """Summed cross entropy where a sample of n taught tokens weighs sqrt(n): captions do not drown short answers."""
-    weight = taught.sum(1, keepdim=True).float().rsqrt().expand_as(taught)[taught]
-    return (F.cross_entropy(F.linear(hidden[taught], head), targets[taught], reduction="none") * weight).sum()
+def token_loss(hidden, head, targets, rows, used):
+    """Summed cross entropy where a sample of n taught tokens weighs sqrt(n): captions do not drown short answers.
+
+    The token that opens an answer weighs 1 whatever n: whether to call a tool is decided there, and a call is long.
+    """
+    opens = torch.ones_like(used)
+    opens[:, 1:] = rows.diff(dim=1) != 1
+    weight = torch.where(opens, 1.0, used.sum(1, keepdim=True).float().rsqrt())[used]
+    return (F.cross_entropy(F.linear(hidden[used], head), targets[used], reduction="none") * weight).sum()
 
 
 def taught_rows(taught):
@@ -115,7 +120,7 @@ def trunk_loss(model, batch):
     ids, head = batch["ids"], model.model.language_model.embed_tokens.weight
     rows, used = taught_rows(batch["taught"][:, 1:])
     h = M.top(model, *M.body(model, batch), rows)
-    return token_loss(h, head, M.rows_of(ids[:, 1:], rows), used)
+    return token_loss(h, head, M.rows_of(ids[:, 1:], rows), rows, used)
 
 
 def draft_loss(model, draft, batch):
@@ -125,7 +130,7 @@ def draft_loss(model, draft, batch):
         trunk, embedded = M.hidden(model, batch)
     rows, used = taught_rows(batch["taught"][:, 2:])
     h = M.draft_hidden(draft, embedded, trunk, rows)
-    return token_loss(h, head, M.rows_of(ids[:, 2:], rows), used)
+    return token_loss(h, head, M.rows_of(ids[:, 2:], rows), rows, used)
 
 
 def by_length(encoded):
