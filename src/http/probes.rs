@@ -25,7 +25,7 @@ pub(super) async fn ready(service: web::Data<Service>) -> HttpResponse {
 
 /// Whether the process can answer HTTP at all.
 #[utoipa::path(
-    get, path = "/health/live", operation_id = "live", tag = "Server",
+    get, path = "/health/live", tag = "Server",
     responses((status = 200, description = "It can.", body = String, content_type = "text/plain")),
 )]
 pub(super) async fn live() -> HttpResponse {
@@ -34,7 +34,7 @@ pub(super) async fn live() -> HttpResponse {
 
 /// Sequences that run and requests that wait, in the toolkit's form.
 #[utoipa::path(
-    get, path = "/metrics", operation_id = "metrics", tag = "Server",
+    get, path = "/metrics", tag = "Server",
     responses((status = 200, description = "Two samples.", body = String, content_type = "text/plain")),
 )]
 pub(super) async fn metrics(service: web::Data<Service>) -> HttpResponse {

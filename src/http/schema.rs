@@ -38,7 +38,7 @@ pub(super) enum Part {
 #[expect(dead_code, reason = "describes what `messages` reads")]
 pub(super) struct TextPart {
     #[schema(inline)]
-    r#type: TextType,
+    r#type: Option<TextType>,
     text: String,
 }
 
@@ -56,7 +56,7 @@ enum TextType {
 #[expect(dead_code, reason = "describes what `messages` reads")]
 pub(super) struct PicturePart {
     #[schema(inline)]
-    r#type: PictureType,
+    r#type: Option<PictureType>,
     image: Option<Picture>,
     image_url: Option<Picture>,
     url: Option<Picture>,

@@ -158,7 +158,7 @@ async fn a_wrong_value_is_refused_by_the_name_of_its_parameter() {
         ("num_return_sequences", json!([0, 2])),
         ("best_of", json!([0, 2])),
         ("details", json!([1])),
-        ("decoder_input_details", json!([true])),
+        ("decoder_input_details", json!([1])),
         ("top_n_tokens", json!([3, 21])),
         ("return_full_text", json!(["no"])),
         ("skip_special_tokens", json!([0])),

@@ -100,6 +100,21 @@ async fn the_record_has_what_was_asked_for() {
 }
 
 #[tokio::test]
+async fn the_prompts_own_tokens_are_told_where_asked_for() {
+    let bench = Bench::start().await;
+    for (path, pointer) in [("/generate", "/details"), ("/", "/0/details")] {
+        let body = json!({"inputs": "Hi there", "parameters": {"decoder_input_details": true}});
+        let reply = bench.post_to(path, body).await.json();
+        let ids = bench.seen().remove(0).ids;
+        let prefill = reply.pointer(pointer).unwrap()["prefill"].as_array().unwrap();
+        let told: Vec<u64> = prefill.iter().map(|token| token["id"].as_u64().unwrap()).collect();
+        assert_eq!(told, ids.iter().map(|id| u64::from(*id)).collect::<Vec<_>>(), "{path}");
+        assert_eq!(prefill[0], json!({"id": ids[0], "text": bench.chat.token_text(ids[0]), "logprob": null}));
+        assert!(prefill[1..].iter().all(|token| token["logprob"].is_number()), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn headers_tell_what_a_request_cost() {
     let bench = Bench::start().await;
     let reply = generate(&bench, "Où?", json!({})).await;
@@ -173,7 +188,6 @@ async fn what_cannot_be_served_is_unprocessable() {
         (parameters(json!({"watermark": true})), "`watermark` is not supported"),
         (parameters(json!({"grammar": {"type": "regex", "value": "a"}})), "`grammar` is not supported"),
         (parameters(json!({"adapter_id": "x"})), "`adapter_id` is not supported"),
-        (parameters(json!({"decoder_input_details": true})), "`decoder_input_details`"),
         (parameters(json!({"enable_thinking": true})), "`enable_thinking` has no effect"),
         (parameters(json!({"raw_prompt": false})), "`raw_prompt`"),
         (parameters(json!({"colour": true})), "`colour`"),
@@ -187,6 +201,7 @@ async fn what_cannot_be_served_is_unprocessable() {
         ("/generate_stream", json!({"inputs": "Hi", "stream": false}), "`stream`"),
         ("/generate", parameters(json!({"top_n_tokens": 2})), "`top_n_tokens`"),
         ("/generate", parameters(json!({"best_of": 5, "do_sample": true})), "`best_of` is above the 4"),
+        ("/generate_stream", parameters(json!({"decoder_input_details": true})), "`decoder_input_details` cannot be"),
         ("/generate_stream", parameters(json!({"best_of": 2, "do_sample": true})), "`best_of` cannot be streamed"),
     ] {
         unprocessable(&bench, path, &body, part).await;

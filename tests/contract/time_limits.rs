@@ -80,6 +80,21 @@ async fn a_client_that_could_not_wait_for_its_answer_gets_a_504() {
 }
 
 #[tokio::test]
+async fn on_hugging_faces_routes_a_deadline_keeps_the_text_so_far() {
+    let bench = Bench::start().await;
+    bench.script.set(Mode::Endless(TOKEN));
+    for path in ["/", "/generate"] {
+        let body = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900, "details": true}});
+        let request = bench.request(Method::POST, path).header("x-request-timeout", "0.3").json(&body);
+        let reply = bench.send(request).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        assert!(reply.text.contains("\"finish_reason\":\"length\""), "{path}: {}", reply.text);
+        let request = bench.request(Method::POST, path).header("x-request-timeout", "soon").json(&body);
+        assert!([400, 422].contains(&bench.send(request).await.status.as_u16()), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_waits_for_its_turn_gets_its_status_after_the_hold() {
     let (bench, taken) = busy(HttpSettings { status_hold: Duration::from_millis(300), ..settings() }).await;
     for (path, body) in

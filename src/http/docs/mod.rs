@@ -5,6 +5,7 @@
 
 mod api;
 mod page;
+mod shape;
 
 use actix_web::http::header::ContentType;
 use actix_web::{HttpResponse, web};
@@ -24,14 +25,16 @@ pub(super) struct Document(Bytes);
 
 impl Document {
     pub(super) fn new(settings: &HttpSettings) -> Document {
-        let json = document(settings).to_json().expect("Invariant: the document is plain data");
-        Document(json.into())
+        let mut json = serde_json::to_value(document(settings)).expect("Invariant: the document is plain data");
+        shape::first_that_fits(&mut json);
+        shape::describe_events(&mut json);
+        Document(json.to_string().into())
     }
 }
 
 /// The OpenAPI document.
 #[utoipa::path(
-    get, path = "/openapi.json", operation_id = "openapi", tag = "Server",
+    get, path = "/openapi.json", tag = "Server",
     responses((status = 200, description = "This document.", body = Object)),
 )]
 pub(super) async fn openapi(document: web::Data<Document>) -> HttpResponse {
@@ -73,13 +76,11 @@ fn template(path: &str) -> String {
     }
 }
 
-/// An operation's id is its own in the whole document: paths that share a handler are told apart by themselves.
+/// An operation's id is its own in the whole document: the words of its path, where there are any.
 fn named(mut operation: Operation, path: &str) -> Operation {
     let words = path.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect::<Vec<_>>();
-    if let Some(id) = &operation.operation_id
-        && !words.is_empty()
-    {
-        operation.operation_id = Some(format!("{id}_{}", words.join("_")));
+    if !words.is_empty() {
+        operation.operation_id = Some(words.join("_"));
     }
     operation
 }

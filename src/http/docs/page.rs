@@ -12,9 +12,11 @@ use crate::http::error;
 /// The page asks for the document beside itself, so that both are found below any prefix.
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from("../openapi.json")));
 
-/// The page for people: leads to its first file, next to which the browser looks for the others.
+/// The page for people.
+///
+/// Leads to its first file, next to which the browser looks for the others.
 #[utoipa::path(
-    get, path = "/docs", operation_id = "docs", tag = "Server",
+    get, path = "/docs", tag = "Server",
     responses((status = 302, description = "The page is at `/docs/index.html`.")),
 )]
 pub(in crate::http) async fn page(request: HttpRequest) -> HttpResponse {
@@ -23,8 +25,8 @@ pub(in crate::http) async fn page(request: HttpRequest) -> HttpResponse {
 
 /// A file of the page.
 #[utoipa::path(
-    get, path = "/docs/{file}", operation_id = "docs_file", tag = "Server",
-    params(("file" = String, Path, description = "Such as index.html")),
+    get, path = "/docs/{file}", tag = "Server",
+    params(("file" = String, Path, description = "A file of the page.", example = "index.html")),
     responses(
         (status = 200, description = "The file.", content(
             (String = "text/html"), (String = "text/css"), (String = "text/javascript"), (String = "image/png"),

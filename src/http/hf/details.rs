@@ -1,7 +1,9 @@
 //! Answers as records, with TGI's details where asked for.
 
 use super::question::ReplyPlan;
-use super::record::{BestOfSequence, Details, FinishReason, GeneratedText, Record, Sequence, Token, TopToken};
+use super::record::{
+    BestOfSequence, Details, FinishReason, GeneratedText, PrefillToken, Record, Sequence, Token, TopToken,
+};
 use crate::generation::{self, Answer, Finish};
 
 /// The records of one question's `answers`.
@@ -52,7 +54,7 @@ fn sequence(plan: &ReplyPlan, index: usize, answer: &Answer) -> Sequence {
         finish_reason: finish_reason(answer.finish),
         generated_tokens: answer.usage.generated_tokens,
         seed: plan.seed.map(|seed| seed.wrapping_add(index as u64)),
-        prefill: Vec::new(),
+        prefill: answer.prompt.iter().map(prefill).collect(),
         tokens: answer.tokens.iter().map(|one| token(one, &one.text)).collect(),
         top_tokens: has_alternatives.then(|| answer.tokens.iter().map(top_tokens).collect()),
     }
@@ -65,6 +67,10 @@ pub(super) fn finish_reason(finish: Finish) -> FinishReason {
         Finish::StopString => FinishReason::StopSequence,
         Finish::Length | Finish::Time => FinishReason::Length,
     }
+}
+
+fn prefill(token: &generation::PromptToken) -> PrefillToken {
+    PrefillToken { id: token.id, text: token.text.clone(), logprob: token.logprob }
 }
 
 /// `token` with the text `text`.

@@ -53,7 +53,7 @@ impl Question {
             length,
             stop,
             skip_special_tokens,
-            prompt_logprobs: None,
+            prompt_logprobs: reply.decoder_input_details.then_some(0),
             deadline: None,
         };
         Question { request, reply: ReplyPlan { reply, given, seed, is_visual_question: false } }

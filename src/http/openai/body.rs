@@ -41,7 +41,9 @@ where
     }
     let (route, ignored_by_route) = fields(&value)?;
     let (both, ignored_by_both) = fields(&value)?;
-    let ignored = ignored_by_route.intersection(&ignored_by_both).cloned().collect();
+    let all = ignored_by_route.union(&ignored_by_both);
+    let ignored =
+        all.filter(|path| covers(&ignored_by_route, path) && covers(&ignored_by_both, path)).cloned().collect();
     Ok(Fields { route, both, ignored })
 }
 
@@ -55,6 +57,12 @@ fn fields<T: DeserializeOwned>(body: &Value) -> Result<(T, BTreeSet<String>), Er
         refuse(if path == "." { "" } else { &path }, &format!("is wrong: {}", error.inner()))
     })?;
     Ok((fields, ignored))
+}
+
+/// Whether `ignored` names `path`, or something that it is in.
+fn covers(ignored: &BTreeSet<String>, path: &str) -> bool {
+    let enclosing = path.match_indices('.').map(|(at, _)| &path[..at]);
+    enclosing.chain([path]).any(|path| ignored.contains(path))
 }
 
 #[cfg(test)]

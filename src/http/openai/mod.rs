@@ -35,11 +35,16 @@ use schema::{ChatCompletionRequest, CompletionRequest};
 /// Names the fields that were sent and that nobody reads, so that a slip of the finger does not go unseen.
 const IGNORED_FIELDS: &str = "x-ignored-fields";
 
-/// Answers a conversation. A stream is of chunks, and ends with `[DONE]`.
+/// Answers a conversation.
+///
+/// A stream is of chunks, and ends with `[DONE]`.
 // Dropped when its client leaves, which cancels what it asked for.
 #[utoipa::path(
-    post, path = "/v1/chat/completions", operation_id = "chat_completions", tag = "OpenAI",
-    request_body = ChatCompletionRequest,
+    post, path = "/v1/chat/completions", tag = "OpenAI",
+    request_body(content = ChatCompletionRequest, example = json!({
+        "messages": [{"role": "user", "content": "What is 12 + 30?"}],
+        "max_tokens": 20,
+    })),
     responses(
         (status = 200, description = "The answers.", content(
             (ChatCompletion = "application/json"), (ChatChunk = "text/event-stream"),
@@ -66,10 +71,15 @@ pub(super) async fn chat_completions(
     outcome.await.unwrap_or_else(|error| error::respond(&error))
 }
 
-/// Continues prompts as they stand, without a chat template. A stream is of the same objects, and ends with `[DONE]`.
+/// Continues prompts as they stand, without a chat template.
+///
+/// A stream is of the same objects, and ends with `[DONE]`.
 #[utoipa::path(
-    post, path = "/v1/completions", operation_id = "completions", tag = "OpenAI",
-    request_body = CompletionRequest,
+    post, path = "/v1/completions", tag = "OpenAI",
+    request_body(content = CompletionRequest, example = json!({
+        "prompt": "<|im_start|>user\nWhat is 12 + 30?<|im_end|>\n<|im_start|>assistant\n",
+        "max_tokens": 20,
+    })),
     responses(
         (status = 200, description = "The continuations.", content(
             (Completion = "application/json"), (Completion = "text/event-stream"),

@@ -11,7 +11,7 @@ use crate::http::{HttpSettings, auth};
 
 /// The one model that is served, as a list.
 #[utoipa::path(
-    get, path = "/v1/models", operation_id = "models", tag = "OpenAI",
+    get, path = "/v1/models", tag = "OpenAI",
     responses(
         (status = 200, description = "The list.", body = Models),
         (status = 401, description = "The server has an API key, and the request another or none.", body = ErrorBody),
@@ -30,7 +30,7 @@ pub(in crate::http) async fn list_models(
 
 /// The model that is served, by its name.
 #[utoipa::path(
-    get, path = "/v1/models/{id}", operation_id = "models", tag = "OpenAI",
+    get, path = "/v1/models/{id}", tag = "OpenAI",
     params(("id" = String, Path, description = "The model's name; it may have slashes")),
     responses(
         (status = 200, description = "The model.", body = Model),

@@ -22,8 +22,11 @@ use crate::http::{HttpSettings, body};
 
 /// Continues a prompt, whole.
 #[utoipa::path(
-    post, path = "/generate", operation_id = "tgi", tag = "Text Generation Inference",
-    request_body = GenerateRequest,
+    post, path = "/generate", tag = "Text Generation Inference",
+    request_body(content = GenerateRequest, example = json!({
+        "inputs": "<|im_start|>user\nWhat is 12 + 30?<|im_end|>\n<|im_start|>assistant\n",
+        "parameters": {"max_new_tokens": 20, "details": true},
+    })),
     responses(
         (status = 200, description = "The answer.", body = Record),
         Failures,
@@ -39,11 +42,15 @@ pub(in crate::http) async fn generate(
     outcome.unwrap_or_else(|error| error::respond(&error))
 }
 
-/// Continues a prompt, token by token. The last event has the whole text; what fails after the first event is an event with
-/// `error` and `error_type`.
+/// Continues a prompt, token by token.
+///
+/// The last event has the whole text; what fails after the first event is an event with `error` and `error_type`.
 #[utoipa::path(
-    post, path = "/generate_stream", operation_id = "tgi", tag = "Text Generation Inference",
-    request_body = GenerateRequest,
+    post, path = "/generate_stream", tag = "Text Generation Inference",
+    request_body(content = GenerateRequest, example = json!({
+        "inputs": "<|im_start|>user\nWhat is 12 + 30?<|im_end|>\n<|im_start|>assistant\n",
+        "parameters": {"max_new_tokens": 20, "details": true},
+    })),
     responses(
         (status = 200, description = "The tokens of the answer.", body = StreamEvent, content_type = "text/event-stream"),
         Failures,

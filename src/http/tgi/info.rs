@@ -38,7 +38,7 @@ pub(in crate::http) struct Info {
 
 /// What is served, and the limits of the server.
 #[utoipa::path(
-    get, path = "/info", operation_id = "tgi", tag = "Text Generation Inference",
+    get, path = "/info", tag = "Text Generation Inference",
     responses((status = 200, description = "The model and the limits.", body = Info)),
 )]
 pub(in crate::http) async fn info(service: web::Data<Service>, settings: web::Data<HttpSettings>) -> HttpResponse {

@@ -14,7 +14,7 @@ use crate::http::schema::Message;
 pub(in crate::http) struct GenerateRequest {
     /// The prompt as it is, without a chat template; special tokens in it are that. A picture stands in it as `![](address)`,
     /// where the address is an http(s) or a `data:` URL.
-    #[schema(min_length = 1, examples("<|im_start|>user\nWhat is 12 + 30?<|im_end|>\n<|im_start|>assistant\n"))]
+    #[schema(min_length = 1)]
     inputs: String,
     parameters: Option<TgiParameters>,
     /// True on /generate_stream, false on /generate.

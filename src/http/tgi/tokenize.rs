@@ -18,10 +18,12 @@ use crate::http::json::{kind, refuse};
 use crate::http::messages::take_pictures;
 use crate::http::{HttpSettings, body};
 
-/// The tokens of a text, special tokens included. Pictures in it are text.
+/// The tokens of a text.
+///
+/// Special tokens in it are that, and pictures in it are text.
 #[utoipa::path(
-    post, path = "/tokenize", operation_id = "tgi", tag = "Text Generation Inference",
-    request_body = TokenizeRequest,
+    post, path = "/tokenize", tag = "Text Generation Inference",
+    request_body(content = TokenizeRequest, example = json!({"inputs": "What is 12 + 30?"})),
     responses(
         (status = 200, description = "The tokens.", body = Vec<SimpleToken>),
         Failures,
@@ -42,8 +44,10 @@ pub(in crate::http) async fn tokenize(
 
 /// The text that the chat template makes of a conversation, and its tokens.
 #[utoipa::path(
-    post, path = "/chat_tokenize", operation_id = "tgi", tag = "Text Generation Inference",
-    request_body = ChatTokenizeRequest,
+    post, path = "/chat_tokenize", tag = "Text Generation Inference",
+    request_body(content = ChatTokenizeRequest, example = json!({
+        "messages": [{"role": "user", "content": "What is 12 + 30?"}],
+    })),
     responses(
         (status = 200, description = "The text and its tokens.", body = ChatTokenizeResponse),
         Failures,

@@ -29,17 +29,22 @@ use batch::{Batch, Sent, Wanted};
 use error::Failures;
 use output::{Answered, Reply};
 use question::Asking;
-use schema::PredictRequest;
+use schema::{PictureFile, PredictRequest};
 
-/// Answers what `inputs` asks. With `stream` the answer comes token by token, in TGI's events. Parameters of a request whose
-/// body is a picture stand in the query string.
+/// Answers what `inputs` asks.
+///
+/// With `stream` the answer comes token by token, in TGI's events. Parameters of a request whose body is a picture stand in the
+/// query string.
 // Dropped when its client leaves, which cancels what it asked for.
 #[utoipa::path(
     post, path = "/", operation_id = "predict", tag = "Inference Toolkit",
     request_body(description = "A question, or a picture to be described.", content(
-        (PredictRequest = "application/json"),
-        (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"), (Vec<u8> = "image/gif"),
-        (Vec<u8> = "image/bmp"), (Vec<u8> = "image/tiff"),
+        (PredictRequest = "application/json", example = json!({
+            "inputs": [{"role": "user", "content": "What is 12 + 30?"}],
+            "parameters": {"max_new_tokens": 20, "do_sample": false},
+        })),
+        (PictureFile = "image/png"), (PictureFile = "image/jpeg"), (PictureFile = "image/webp"), (PictureFile = "image/gif"),
+        (PictureFile = "image/bmp"), (PictureFile = "image/tiff"),
     )),
     responses(
         (status = 200, description = "The answers.", content(

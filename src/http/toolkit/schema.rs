@@ -26,6 +26,12 @@ impl ToSchema for PredictRequest {
     }
 }
 
+/// A picture as a whole body.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "describes what is read by hand")]
+pub(in crate::http) struct PictureFile(Vec<u8>);
+
 /// What to answer: in `inputs`, in `instances`, or beside them in the fields of a question.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what is read by hand")]

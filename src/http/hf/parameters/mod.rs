@@ -48,6 +48,8 @@ pub(in crate::http) struct Reply {
     pub(in crate::http) best_of: usize,
     pub(in crate::http) return_full_text: bool,
     pub(in crate::http) details: bool,
+    /// Whether the details tell of the prompt's tokens.
+    pub(in crate::http) decoder_input_details: bool,
 }
 
 /// What parameters are read with.
@@ -94,7 +96,7 @@ fn take_all(values: &mut Values, reading: Reading) -> Result<Parameters, Error> 
     let stop = stop(values, dialect, defaults)?;
     let length = length::resolve(values, dialect, defaults, &mut warnings)?;
     let mut sampling = sampling::resolve(values, dialect, defaults, &stop.eos, &mut warnings)?;
-    let reply = reply(values, &sampling)?;
+    let reply = reply(values, &sampling, delivery)?;
     sampling.top_logprobs = values.count("top_n_tokens", "from 0 to 20", |n| n <= MAX_TOP_TOKENS)?.unwrap_or(0);
     if sampling.top_logprobs > 0 && !reply.details && delivery == Delivery::Whole {
         return Err(refuse("top_n_tokens", "is part of the details: set `details` to true as well"));
@@ -129,7 +131,7 @@ fn stop(values: &mut Values, dialect: &Dialect, defaults: &GenerationDefaults) -
     Ok(Stop { eos, strings, keep_string: true })
 }
 
-fn reply(values: &mut Values, sampling: &Sampling) -> Result<Reply, Error> {
+fn reply(values: &mut Values, sampling: &Sampling, delivery: Delivery) -> Result<Reply, Error> {
     let num_sequences = values.count("num_return_sequences", "above 0", |n| n > 0)?.unwrap_or(1);
     let best_of = values.count("best_of", "above 0", |n| n > 0)?.unwrap_or(1);
     for (name, count) in [("num_return_sequences", num_sequences), ("best_of", best_of)] {
@@ -141,13 +143,12 @@ fn reply(values: &mut Values, sampling: &Sampling) -> Result<Reply, Error> {
     if num_sequences > 1 && best_of > 1 {
         return Err(refuse("best_of", "returns one answer, and `num_return_sequences` asks for several"));
     }
-    if values.boolean("decoder_input_details")?.unwrap_or(false) {
-        return Err(refuse(
-            "decoder_input_details",
-            "is not supported by this server: it keeps no scores of the prompt",
-        ));
+    let decoder_input_details = values.boolean("decoder_input_details")?.unwrap_or(false);
+    if decoder_input_details && delivery == Delivery::Streamed {
+        return Err(refuse("decoder_input_details", "cannot be streamed: no event tells of the prompt"));
     }
     let return_full_text = values.boolean("return_full_text")?.unwrap_or(false);
-    let details = values.boolean("details")?.unwrap_or(false);
-    Ok(Reply { num_sequences, best_of, return_full_text, details })
+    // TGI's rule: the details that were asked for are shown.
+    let details = values.boolean("details")?.unwrap_or(false) || decoder_input_details;
+    Ok(Reply { num_sequences, best_of, return_full_text, details, decoder_input_details })
 }
