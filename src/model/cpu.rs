@@ -8,6 +8,12 @@ pub(super) fn is_worth_widening(x: &Tensor) -> bool {
     x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && !multiplies_bf16()
 }
 
+/// Whether products are made so that what a sequence gets does not depend on what shares its step: in fp32 on the CPU,
+/// the choice of whoever wants the same text every time.
+pub(super) fn is_exact(kind: Kind, device: Device) -> bool {
+    kind == Kind::Float && device == Device::Cpu
+}
+
 /// What oneDNN asks for before it takes a bf16 product.
 #[cfg(target_arch = "x86_64")]
 fn multiplies_bf16() -> bool {

@@ -6,9 +6,13 @@ use super::cache::States;
 use super::config::TextConfig;
 use super::convolution::CausalConvolution;
 use super::delta_rule::{DeltaInputs, gated_delta_rule, one_each};
-use super::layers::{GatedRmsNorm, Linear};
+use super::layers::{GatedRmsNorm, Linear, padded};
 use super::packing::{Batch, pack};
 use super::weights::At;
+
+/// Numbers of a head are computed for a multiple of so many heads: libtorch's sigmoid and softplus go over whole vectors, and
+/// round what is left over differently, so that a miniature's few heads would depend on how many rows are beside them.
+const PADDED_HEADS: i64 = 16;
 
 pub(super) struct DeltaNet {
     in_proj_qkv: Linear,
@@ -16,8 +20,8 @@ pub(super) struct DeltaNet {
     in_proj_b: Linear,
     in_proj_a: Linear,
     conv1d: CausalConvolution,
-    decay_rate: Tensor, // -exp(A_log): [heads], fp32
-    dt_bias: Tensor,    // [heads], fp32
+    decay_rate: Tensor, // -exp(A_log): [padded heads], fp32
+    dt_bias: Tensor,    // [padded heads], fp32
     norm: GatedRmsNorm,
     out_proj: Linear,
     key_heads: i64,
@@ -31,11 +35,11 @@ impl DeltaNet {
         DeltaNet {
             in_proj_qkv: Linear::load(&at.at("in_proj_qkv")),
             in_proj_z: Linear::load(&at.at("in_proj_z")),
-            in_proj_b: Linear::load(&at.at("in_proj_b")),
-            in_proj_a: Linear::load(&at.at("in_proj_a")),
+            in_proj_b: Linear::load_padded(&at.at("in_proj_b"), PADDED_HEADS),
+            in_proj_a: Linear::load_padded(&at.at("in_proj_a"), PADDED_HEADS),
             conv1d: CausalConvolution::load(&at.at("conv1d")),
-            decay_rate: -at.tensor("A_log").to_kind(Kind::Float).exp(),
-            dt_bias: at.tensor("dt_bias").to_kind(Kind::Float),
+            decay_rate: -padded(&at.tensor("A_log").to_kind(Kind::Float), PADDED_HEADS).exp(),
+            dt_bias: padded(&at.tensor("dt_bias").to_kind(Kind::Float), PADDED_HEADS),
             norm: GatedRmsNorm::load(&at.at("norm"), text.rms_norm_eps),
             out_proj: Linear::load(&at.at("out_proj")),
             key_heads: text.linear_num_key_heads as i64,
@@ -49,9 +53,10 @@ impl DeltaNet {
     pub fn forward(&self, x: &Tensor, batches: &[Batch], states: &States) -> Tensor {
         let projected = self.in_proj_qkv.forward(x); // [tokens, channels]
         let z = self.in_proj_z.forward(x).view((-1, self.value_heads, self.value_dim));
-        let beta = self.in_proj_b.forward(x).sigmoid(); // [tokens, heads]
+        let beta = self.in_proj_b.forward(x).sigmoid(); // [tokens, padded heads]
         let step = (self.in_proj_a.forward(x).to_kind(Kind::Float) + &self.dt_bias).softplus();
         let decay = &self.decay_rate * step; // <= 0
+        let (beta, decay) = (beta.narrow(1, 0, self.value_heads), decay.narrow(1, 0, self.value_heads)); // [tokens, heads]
 
         let convolved = batches.iter().map(|batch| {
             let (projected, mut past) = (batch.of(&projected), states.conv(&batch.slots));

@@ -6,7 +6,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::cache::Slots;
 use super::config::Config;
+use super::cpu::is_exact;
 use super::decoder::Decoder;
+use super::layers::EXACT_ROWS;
 use super::packing::{Packed, Span, pack};
 use super::sampler::{NOT_FINITE, sample, score};
 use super::vision::VisionTower;
@@ -34,7 +36,7 @@ pub struct QwenRunner {
 }
 
 impl ModelRunner for QwenRunner {
-    /// Runs all rows together. A row that cannot be run fails alone.
+    /// Runs a step's rows. One that cannot be run fails alone.
     fn run(&mut self, step: &Step) -> Outputs {
         let _guard = tch::no_grad_guard();
         for slot in &step.released {
@@ -52,7 +54,8 @@ impl ModelRunner for QwenRunner {
         // Sequences of one token first, by slot: a recurrent layer runs neighbours among them as one.
         sound.sort_by_key(|index| (step.rows[*index].ids.len() > 1, step.rows[*index].slot));
         let rows: Vec<&Row> = sound.iter().map(|index| &step.rows[*index]).collect();
-        for (index, (outcome, scored)) in sound.into_iter().zip(self.forward(&rows)) {
+        let results = self.passes(&rows).into_iter().flat_map(|rows| self.forward(rows));
+        for (index, (outcome, scored)) in sound.into_iter().zip(results.collect::<Vec<_>>()) {
             (outputs.rows[index], outputs.scores[index]) = (outcome, scored);
         }
         outputs
@@ -116,6 +119,16 @@ impl QwenRunner {
         }
         let fits = rows.rows.end <= row.ids.len() && rows.first_embedding + rows.rows.len() <= grid.num_tokens();
         (!fits).then(|| format!("a picture's rows {:?} do not fit in a row of {} tokens", rows.rows, row.ids.len()))
+    }
+
+    /// Which rows go through the layers together: all, unless what a sequence gets shall not depend on what shares its step. Then
+    /// each prompt is on its own, and of the sequences that decode as many are together as a linear layer keeps apart.
+    fn passes<'a, 'row>(&self, rows: &'a [&'row Row]) -> Vec<&'a [&'row Row]> {
+        if !is_exact(self.kind, self.device) {
+            return vec![rows];
+        }
+        let (decoding, prompts) = rows.split_at(rows.partition_point(|row| row.ids.len() == 1));
+        decoding.chunks(EXACT_ROWS as usize).chain(prompts.chunks(1)).collect()
     }
 
     /// One forward pass over sound rows: what becomes of each, and its scored tokens.
