@@ -3,13 +3,17 @@
 
 CARGO ?= cargo
 
-.PHONY: serve test build libtorch libtorch-cuda lint
+.PHONY: serve test test-clients build libtorch libtorch-cuda lint
 
 serve: build
 	target/release/sardine serve --port 8080
 
 test: libtorch
 	$(CARGO) test --release --locked
+
+# The clients that people use, against the server; they are installed from PyPI and npm into target/clients.
+test-clients: build
+	tests/clients/run.sh
 
 build: libtorch
 	$(CARGO) build --release --locked
