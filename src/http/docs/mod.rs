@@ -76,12 +76,11 @@ fn template(path: &str) -> String {
     }
 }
 
-/// An operation's id is its own in the whole document: the words of its path, where there are any.
+/// An operation's id is its own in the whole document: the words of its path, or at the root, which has two, its handler's name.
 fn named(mut operation: Operation, path: &str) -> Operation {
     let words = path.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect::<Vec<_>>();
-    if !words.is_empty() {
-        operation.operation_id = Some(words.join("_"));
-    }
+    let handler = operation.operation_id.take().unwrap_or_default();
+    operation.operation_id = Some(if words.is_empty() { format!("root_{handler}") } else { words.join("_") });
     operation
 }
 
