@@ -29,7 +29,7 @@ pub(super) enum Target {
 
 /// The tokens of an answer as they arrive.
 pub(super) enum Arrivals {
-    InProcess(Generation),
+    InProcess(Box<Generation>),
     Http(Events),
 }
 
@@ -46,7 +46,9 @@ impl Target {
         match self {
             Target::InProcess(service) => {
                 let generation = service.start(request(work, num_tokens)).await;
-                generation.map(Arrivals::InProcess).map_err(|error| error.to_string())
+                generation
+                    .map(|generation| Arrivals::InProcess(Box::new(generation)))
+                    .map_err(|error| error.to_string())
             }
             Target::Http { client, url } => {
                 let (path, body) = post(work, num_tokens);

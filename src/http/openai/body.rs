@@ -50,7 +50,8 @@ where
 /// The fields that `T` has, and the names of the others.
 fn fields<T: DeserializeOwned>(body: &Value) -> Result<(T, BTreeSet<String>), Error> {
     let mut ignored = BTreeSet::new();
-    let mut ignore = |path: serde_ignored::Path| _ = ignored.insert(path.to_string());
+    // serde_ignored shows an optional field as a step of its own, "?".
+    let mut ignore = |path: serde_ignored::Path| _ = ignored.insert(path.to_string().replace(".?", ""));
     let fields = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(body, &mut ignore));
     let fields = fields.map_err(|error| {
         let path = error.path().to_string();
