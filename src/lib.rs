@@ -3,8 +3,8 @@
 //! # The path of a request
 //!
 //! ```text
-//!  1 http::routes             POST / or /predict
-//!  2 http::toolkit            JSON -> ChatRequest                        one inner type for every protocol
+//!  1 http::routes             POST / | /generate | /v1/chat/completions ...
+//!  2 http::toolkit|tgi|openai JSON -> ChatRequest                        one inner type for every protocol
 //!  3 generation::Service      start
 //!  4   media                  sources -> pixels -> patches               concurrent, limited, off the async threads
 //!  5   chat::template         conversation -> text                       the checkpoint's own Jinja file
@@ -17,15 +17,15 @@
 //! 11 engine::worker           ids -> each sequence's channel
 //!  -------- channel --------
 //! 12 generation::Generation   id -> text (never half a character) -> stop strings -> Delta
-//! 13 http::toolkit            Deltas -> [{"generated_text": ...}]
+//! 13 http::toolkit|tgi|openai Deltas -> whole answers or streams        `chat::output` splits reasoning and calls for OpenAI's
 //! ```
 //!
 //! # Who may use whom
 //!
 //! `http -> generation -> chat, media, engine`; `model` implements `engine::ModelRunner`, and `start` plugs it in. `checkpoint` (files) and
 //! `error` lie below all of them; `settings` knows every part's own settings and nobody knows `settings`, but `start` and `main`.
-//! Each package has one home: actix-web in `http`, tch in `model`, reqwest in `media`, `checkpoint` and `bench` (which measures any server from outside), tokenizers and minijinja in `chat`,
-//! image in `media`. Everything that knows Qwen3.5's text conventions is in `chat`; everything that knows its tensors is in `model`.
+//! Each package has one home: actix-web in `http`, tch in `model`, reqwest in `media`, `checkpoint` and `bench` (which measures the engine, or
+//! any server from outside), tokenizers and minijinja in `chat`, image in `media`. `http::hf` is what the toolkit's and TGI's contracts share. Everything that knows Qwen3.5's text conventions is in `chat`; everything that knows its tensors is in `model`.
 //!
 //! # Invariants
 //!

@@ -36,7 +36,6 @@ pub use client_text::SpecialText;
 pub use conversation::{Conversation, Ending};
 pub use decoder::Decoder;
 pub use defaults::GenerationDefaults;
-pub use output::OutputParser;
 pub use raw::{PICTURE_PLACE, is_templated};
 pub use spans::Span;
 pub use template::ChatTemplate;

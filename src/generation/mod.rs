@@ -169,11 +169,6 @@ impl Service {
         self.chat.tokenizer().vocabulary().len()
     }
 
-    /// Tokens of the longest sequence, prompt included.
-    pub fn max_model_len(&self) -> usize {
-        self.engine.limits().max_model_len
-    }
-
     /// Token ids of a text, special tokens included.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         self.chat.encode(text)
@@ -239,13 +234,7 @@ impl Generation {
     /// The next piece; `None` after the last. An error ends the answer.
     pub async fn next(&mut self) -> Option<Result<Delta, Error>> {
         loop {
-            let events = self.events.as_mut()?;
-            let event = match before(self.expires, events.recv()).await {
-                Some(Some(event)) => event,
-                Some(None) => Event::Failed(Error::Unavailable(Unavailable::Unhealthy)),
-                None => Event::Failed(Error::Timeout(TOO_LONG.to_owned())),
-            };
-            match event {
+            match self.event().await? {
                 Event::Started => self.start_clock(),
                 Event::Scored(tokens) => self.prompt_scored(tokens),
                 Event::Token(sampled) => return Some(Ok(self.token(sampled))),
@@ -266,22 +255,28 @@ impl Generation {
         if self.started.is_some() {
             return Ok(());
         }
-        let Some(events) = &mut self.events else { return Ok(()) };
-        match events.recv().await {
-            Some(Event::Failed(error)) => {
-                self.events = None;
-                Err(error)
-            }
+        match self.event().await {
+            None => Ok(()),
             Some(Event::Started) => {
                 self.start_clock();
                 Ok(())
             }
-            Some(_) => unreachable!("Invariant: a sequence begins with Started"),
-            None => {
+            Some(Event::Failed(error)) => {
                 self.events = None;
-                Err(Error::Unavailable(Unavailable::Unhealthy))
+                Err(error)
             }
+            Some(_) => unreachable!("Invariant: a sequence begins with Started"),
         }
+    }
+
+    /// What the engine says next, its silence included; `None` once the answer has ended.
+    async fn event(&mut self) -> Option<Event> {
+        let events = self.events.as_mut()?;
+        Some(match before(self.expires, events.recv()).await {
+            Some(Some(event)) => event,
+            Some(None) => Event::Failed(Error::Unavailable(Unavailable::Unhealthy)),
+            None => Event::Failed(Error::Timeout(TOO_LONG.to_owned())),
+        })
     }
 
     /// The same answer, wanted whole: it fails where it takes longer than the server lets whole answers take.

@@ -13,7 +13,7 @@ pub use http::{HttpFlags, ServeSettings};
 pub use media::MediaFlags;
 pub use model::{EngineFlags, HubFlags, ModelSettings};
 
-/// Serves a Qwen3.5 vision-language checkpoint over the Hugging Face Inference Toolkit's contract.
+/// Serves a Qwen3.5 vision-language checkpoint over the contracts of the Hugging Face Inference Toolkit, OpenAI and TGI.
 #[derive(Debug, Parser)]
 #[command(name = "sardine", version, max_term_width = 110)]
 pub struct Cli {

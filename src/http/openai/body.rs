@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::http::json::{kind, refuse};
+use crate::http::json::{kind, parse, refuse};
 use crate::http::negotiation::{self, Body};
 
 /// The fields of a request: those of one route only, and those of both.
@@ -33,9 +33,7 @@ where
             return Err(Error::UnsupportedMediaType(message.to_owned()));
         }
     };
-    let text = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&body);
-    let value: Value =
-        serde_json::from_slice(text).map_err(|error| Error::invalid(format!("the body is not valid JSON: {error}")))?;
+    let value = parse(&body)?;
     if !value.is_object() {
         return Err(Error::invalid(format!("the body must be a JSON object, not {}", kind(&value))));
     }

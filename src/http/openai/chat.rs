@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use futures_util::future::try_join_all;
 
-use super::Sent;
 use super::body::{self, Fields};
 use super::chat_answer::{ChatAnswer, Part, Shown};
 use super::conversation::conversation;
@@ -15,6 +14,7 @@ use super::reply::{ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, Delta
 use super::request::{ChatFields, GenerationFields};
 use super::resolve::{self, MAX_TOP_LOGPROBS, Resolved, in_range};
 use super::stream::{self, Answer, StreamPlan};
+use super::{Sent, Understood};
 use crate::error::Error;
 use crate::generation::{ChatRequest, Input, MaxLength, Service};
 use crate::http::json::refuse;
@@ -31,7 +31,7 @@ pub(super) struct Asked {
 }
 
 /// Reads a body; beside it, the fields that nobody reads.
-pub(super) fn read(sent: Sent, service: &Service, settings: &HttpSettings) -> Result<(Asked, Vec<String>), Error> {
+pub(super) fn read(sent: Sent, service: &Service, settings: &HttpSettings) -> Result<Understood<Asked>, Error> {
     let Fields { route: mut chat, mut both, ignored } =
         body::read::<ChatFields, GenerationFields>(sent.content_type.as_deref(), sent.body)?;
     let max_tokens = match (chat.max_completion_tokens, both.max_tokens) {

@@ -5,9 +5,8 @@ use std::time::Instant;
 
 use super::logprobs;
 use super::reply::{ChatLogprobs, Delta, Function, FunctionChunk, Message, ToolCall, ToolCallChunk};
-use super::stream::Answer;
-use crate::chat::OutputParser;
-use crate::chat::output::{Piece, ToolCallDelta};
+use super::stream::{Answer, finish_reason};
+use crate::chat::output::{OutputParser, Piece, ToolCallDelta};
 use crate::error::Error;
 use crate::generation::{Finish, Generation, PromptToken, Service, Usage};
 
@@ -128,18 +127,13 @@ impl ChatAnswer {
 
     fn end(&mut self) -> Result<(), Error> {
         let finish = self.generation.finish().unwrap_or(Finish::Length);
-        if finish == Finish::Time && self.shown.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(Error::missed_deadline());
-        }
-        let is_complete = matches!(finish, Finish::Eos | Finish::StopString);
+        let mut finish_reason = finish_reason(finish, self.shown.deadline)?;
+        let is_complete = finish_reason == "stop";
         let rest = self.parser.finish(is_complete);
         self.take(rest, None);
-        let has_calls = self.parser.num_tool_calls() > 0;
-        let finish_reason = match finish {
-            Finish::Length | Finish::Time => "length",
-            Finish::Eos | Finish::StopString if has_calls => "tool_calls",
-            Finish::Eos | Finish::StopString => "stop",
-        };
+        if is_complete && self.parser.num_tool_calls() > 0 {
+            finish_reason = "tool_calls";
+        }
         self.ready.push_back(Part { finish_reason: Some(finish_reason), ..Part::default() });
         Ok(())
     }

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use futures_util::future::try_join_all;
 
-use super::Sent;
 use super::body::{self, Fields};
 use super::completion_answer::{CompletionAnswer, Part, Shown};
 use super::head::Head;
@@ -14,6 +13,7 @@ use super::reply::{Completion, CompletionChoice, Usage};
 use super::request::{CompletionFields, GenerationFields, Prompts};
 use super::resolve::{self, MAX_TOP_LOGPROBS, Resolved, in_range};
 use super::stream::{self, Answer, StreamPlan};
+use super::{Sent, Understood};
 use crate::error::Error;
 use crate::generation::{ChatRequest, Generation, Input, MaxLength, Service};
 use crate::http::json::refuse;
@@ -35,7 +35,7 @@ pub(super) struct Asked {
 }
 
 /// Reads a body; beside it, the fields that nobody reads.
-pub(super) fn read(sent: Sent, service: &Service, settings: &HttpSettings) -> Result<(Asked, Vec<String>), Error> {
+pub(super) fn read(sent: Sent, service: &Service, settings: &HttpSettings) -> Result<Understood<Asked>, Error> {
     let Fields { route: completion, mut both, ignored } =
         body::read::<CompletionFields, GenerationFields>(sent.content_type.as_deref(), sent.body)?;
     let max_tokens = both.max_tokens;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::reply::CompletionLogprobs;
-use super::stream::Answer;
+use super::stream::{Answer, finish_reason};
 use crate::error::Error;
 use crate::generation::{Delta, Finish, Generation, PromptToken, Token, Usage};
 
@@ -90,13 +90,7 @@ impl CompletionAnswer {
 
     fn last(&self) -> Result<Part, Error> {
         let finish = self.generation.finish().unwrap_or(Finish::Length);
-        let finish_reason = match finish {
-            Finish::Time if self.shown.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
-                return Err(Error::missed_deadline());
-            }
-            Finish::Length | Finish::Time => "length",
-            Finish::Eos | Finish::StopString => "stop",
-        };
+        let finish_reason = finish_reason(finish, self.shown.deadline)?;
         Ok(Part { finish_reason: Some(finish_reason), ..Part::default() })
     }
 }

@@ -20,11 +20,14 @@ mod resolve;
 mod schema;
 mod stream;
 
+use std::time::{Duration, Instant};
+
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 
-use super::{HttpSettings, auth, body as http_body, deadline};
+use super::receiving::{check, header, understand};
+use super::{HttpSettings, body as http_body, deadline};
 use crate::error::Error;
 use crate::generation::Service;
 use error::Failures;
@@ -58,17 +61,7 @@ pub(super) async fn chat_completions(
     service: web::Data<Service>,
     settings: web::Data<HttpSettings>,
 ) -> HttpResponse {
-    let outcome = async {
-        let sent = receive(&request, payload, &service, &settings).await?;
-        let (service, settings) = (service.get_ref().clone(), settings.into_inner());
-        let (asked, ignored) = off_the_async_threads({
-            let (service, settings) = (service.clone(), settings.clone());
-            move || chat::read(sent, &service, &settings)
-        })
-        .await?;
-        chat::respond(response(&ignored), service, asked, settings.status_hold).await
-    };
-    outcome.await.unwrap_or_else(|error| error::respond(&error))
+    answer(&request, payload, &service, settings, chat::read, chat::respond).await
 }
 
 /// Continues prompts as they stand, without a chat template.
@@ -93,24 +86,38 @@ pub(super) async fn completions(
     service: web::Data<Service>,
     settings: web::Data<HttpSettings>,
 ) -> HttpResponse {
+    answer(&request, payload, &service, settings, completion::read, completion::respond).await
+}
+
+/// Receives a request, reads it off the threads that serve HTTP, and responds.
+async fn answer<A: Send + 'static>(
+    request: &HttpRequest,
+    payload: web::Payload,
+    service: &Service,
+    settings: web::Data<HttpSettings>,
+    read: fn(Sent, &Service, &HttpSettings) -> Result<Understood<A>, Error>,
+    respond: impl AsyncFnOnce(HttpResponseBuilder, Service, A, Duration) -> Result<HttpResponse, Error>,
+) -> HttpResponse {
     let outcome = async {
-        let sent = receive(&request, payload, &service, &settings).await?;
-        let (service, settings) = (service.get_ref().clone(), settings.into_inner());
-        let (asked, ignored) = off_the_async_threads({
+        let sent = receive(request, payload, service, &settings).await?;
+        let (asked, ignored) = understand({
             let (service, settings) = (service.clone(), settings.clone());
-            move || completion::read(sent, &service, &settings)
+            move || read(sent, &service, &settings)
         })
         .await?;
-        completion::respond(response(&ignored), service, asked, settings.status_hold).await
+        respond(response(&ignored), service.clone(), asked, settings.status_hold).await
     };
     outcome.await.unwrap_or_else(|error| error::respond(&error))
 }
+
+/// What a request asks, and the fields in it that nobody reads.
+type Understood<A> = (A, Vec<String>);
 
 /// A request as it came in.
 struct Sent {
     content_type: Option<String>,
     body: Bytes,
-    deadline: Option<std::time::Instant>,
+    deadline: Option<Instant>,
 }
 
 /// What can be refused without reading the body is, and then the body is read. `Accept` is not looked at: OpenAI's client
@@ -121,22 +128,11 @@ async fn receive(
     service: &Service,
     settings: &HttpSettings,
 ) -> Result<Sent, Error> {
-    auth::check(request, settings.api_key.as_deref())?;
-    service.check_ready()?;
+    check(request, service, settings)?;
     let deadline = deadline::read(request.headers())?;
-    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let content_type = header(request, CONTENT_TYPE);
     let body = http_body::read(request, payload, settings.max_body_bytes).await?;
     Ok(Sent { content_type, body, deadline })
-}
-
-/// A body of megabytes takes its time to read.
-async fn off_the_async_threads<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(read).await.unwrap_or_else(|panic| {
-        let message = format!("reading the request failed: {panic}");
-        Err(Error::Generation { message, deterministic: true })
-    })
 }
 
 /// The response to a request that was understood.

@@ -61,7 +61,7 @@ fn model(service: &Service, settings: &HttpSettings) -> Model {
         object: "model",
         created: *STARTED,
         owned_by: "sardine",
-        max_model_len: service.max_model_len(),
+        max_model_len: service.limits().max_model_len,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::engine::Sampling;
 use crate::error::Error;
 use crate::generation::{Length, MaxLength, Service, Stop};
 use crate::http::json::{refuse, shown};
+use crate::http::parameters::{self, random_seed, too_many_answers};
 
 /// Alternatives to a token that may be asked for.
 pub(super) const MAX_TOP_LOGPROBS: u32 = 20;
@@ -20,9 +21,6 @@ const MAX_TEXT_LEN: usize = 1000;
 
 /// Entries of `logit_bias`: OpenAI's own limit is 300, vLLM has none.
 const MAX_BIASES: usize = 10_000;
-
-/// A year: adding centuries to the present moment would overflow the clock.
-const MAX_TIME_S: f64 = 365.0 * 24.0 * 3600.0;
 
 /// How to continue a prompt.
 #[derive(Debug, Clone)]
@@ -178,21 +176,12 @@ fn bad_words(words: &[String], service: &Service) -> Result<Vec<Vec<u32>>, Error
 
 fn max_time(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
     let seconds = in_range("max_time", seconds, |seconds| seconds > 0.0, "of seconds above 0")?;
-    Ok(seconds.filter(|seconds| *seconds < MAX_TIME_S).map(Duration::from_secs_f64))
+    Ok(seconds.and_then(parameters::max_time))
 }
 
 /// Refuses more answers to one request than the server gives.
 pub(super) fn check_answers(count: usize, limit: usize) -> Result<(), Error> {
-    if count <= limit {
-        return Ok(());
-    }
-    Err(Error::invalid_param(
-        "n",
-        format!(
-            "the request asks for {count} answers, more than the {limit} of this server \
-             (--max-client-batch-size, SARDINE_MAX_CLIENT_BATCH_SIZE)"
-        ),
-    ))
+    too_many_answers(count, limit).map_or(Ok(()), |message| Err(Error::invalid_param("n", message)))
 }
 
 /// `value` where it is `valid`; `range` says in words which are.
@@ -206,8 +195,4 @@ pub(super) fn in_range<T: Copy + std::fmt::Display>(
         Some(value) if !valid(value) => Err(refuse(name, &format!("must be a number {range}, not {value}"))),
         value => Ok(value),
     }
-}
-
-fn random_seed() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().0
 }

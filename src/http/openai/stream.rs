@@ -1,6 +1,6 @@
 //! Answers as they are written: chunks of all choices in one stream of events, which `[DONE]` ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use super::error;
 use super::reply::Usage;
 use super::request::GenerationFields;
 use crate::error::Error;
-use crate::generation::{self, Generation};
+use crate::generation::{self, Finish, Generation};
 use crate::http::json::refuse;
 use crate::http::sse;
 
@@ -52,6 +52,15 @@ pub(super) trait Answer: 'static {
     fn usage(&self) -> generation::Usage;
 }
 
+/// OpenAI's word for why an answer without calls ended. An answer that was cut off at the client's own `deadline` is none.
+pub(super) fn finish_reason(finish: Finish, deadline: Option<Instant>) -> Result<&'static str, Error> {
+    match finish {
+        Finish::Time if deadline.is_some_and(|deadline| deadline <= Instant::now()) => Err(Error::missed_deadline()),
+        Finish::Length | Finish::Time => Ok("length"),
+        Finish::Eos | Finish::StopString => Ok("stop"),
+    }
+}
+
 /// What a route makes of the parts of its answers.
 pub(super) trait Chunks: 'static {
     type Answer: Answer;
@@ -84,7 +93,7 @@ enum Said<P> {
 pub(super) fn respond<C: Chunks>(response: HttpResponseBuilder, chunks: C, answers: Vec<C::Answer>) -> HttpResponse {
     let costs = vec![generation::Usage::default(); answers.len()];
     let openings = (0..answers.len()).filter_map(|index| chunks.first(index));
-    let openings: Vec<Bytes> = openings.map(|chunk| event(&chunk)).collect();
+    let openings: Vec<Bytes> = openings.map(|chunk| sse::event(&chunk)).collect();
     let said = select_all(answers.into_iter().enumerate().map(|(index, answer)| Box::pin(choice(index, answer))));
     let state = State { said, chunks, costs, is_over: false };
     let events = unfold(state, async |mut state| state.next().await.map(|event| (event, state)));
@@ -124,12 +133,12 @@ where
             match self.said.next().await {
                 Some(Said::Part(index, part, usage)) => {
                     let usage = self.chunks.plan().continuous_usage.then(|| Usage::of(&[usage], 1));
-                    return Some(event(&self.chunks.next(index, part, usage)));
+                    return Some(sse::event(&self.chunks.next(index, part, usage)));
                 }
                 Some(Said::Failed(error)) => {
                     // Nothing follows an error, not even [DONE]: the answer is not whole.
                     self.is_over = true;
-                    return Some(event(&error::body(&error)));
+                    return Some(sse::event(&error::body(&error)));
                 }
                 Some(Said::Ended(index, usage)) => self.costs[index] = usage,
                 None => {
@@ -145,14 +154,7 @@ where
         if !self.chunks.plan().include_usage {
             return done;
         }
-        let usage = event(&self.chunks.usage(Usage::of(&self.costs, self.chunks.answers_to_a_prompt())));
+        let usage = sse::event(&self.chunks.usage(Usage::of(&self.costs, self.chunks.answers_to_a_prompt())));
         [usage, done].concat().into()
-    }
-}
-
-fn event(data: &impl Serialize) -> Bytes {
-    match serde_json::to_value(data) {
-        Ok(value) => sse::event(&value),
-        Err(error) => unreachable!("Invariant: replies are plain data: {error}"),
     }
 }

@@ -14,10 +14,10 @@ use crate::error::Error;
 use crate::generation::{Input, Service};
 use crate::http::hf::parameters::{self, Delivery, Reading, TGI};
 use crate::http::hf::question::{Given, Question};
-use crate::http::hf::receiving::{admit, header, understand};
 use crate::http::hf::record::{Record, StreamEvent};
 use crate::http::hf::{details, events, text};
 use crate::http::json::refuse;
+use crate::http::receiving::{admit, header, understand};
 use crate::http::{HttpSettings, body};
 
 /// Continues a prompt, whole.

@@ -13,9 +13,9 @@ use crate::chat::Span;
 use crate::error::Error;
 use crate::generation::{Conversation, Service};
 use crate::http::hf::parameters;
-use crate::http::hf::receiving::{admit, header, understand};
 use crate::http::json::{kind, refuse};
 use crate::http::messages::take_pictures;
+use crate::http::receiving::{admit, header, understand};
 use crate::http::{HttpSettings, body};
 
 /// The tokens of a text.

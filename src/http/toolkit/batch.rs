@@ -14,9 +14,10 @@ use crate::generation::Service;
 use crate::http::HttpSettings;
 use crate::http::hf::parameters::{self, Delivery, Reading, TRANSFORMERS};
 use crate::http::hf::question::Question;
-use crate::http::hf::receiving::{Admitted, understand};
 use crate::http::json::refuse;
 use crate::http::negotiation::{self, Accepted, Body};
+use crate::http::parameters::too_many_answers;
+use crate::http::receiving::{Admitted, understand};
 
 /// huggingface.js wants one record, not a list, about a picture that is the whole body.
 const JAVASCRIPT_CLIENT: &str = "@huggingface/inference";
@@ -122,11 +123,5 @@ fn check_size(asked: &[Asking], limit: usize) -> Result<(), Error> {
     // Counts come from the client: their sum must not wrap.
     let counts = asked.iter().map(|asking| asking.question.reply.num_answers());
     let size = counts.fold(0, usize::saturating_add);
-    if size <= limit {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "the request asks for {size} answers, more than the {limit} of this server \
-         (--max-client-batch-size, SARDINE_MAX_CLIENT_BATCH_SIZE)"
-    )))
+    too_many_answers(size, limit).map_or(Ok(()), |message| Err(Error::invalid(message)))
 }

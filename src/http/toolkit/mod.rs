@@ -20,8 +20,8 @@ use futures_util::future::try_join_all;
 
 use super::hf::details::records;
 use super::hf::events;
-use super::hf::receiving::{admit, header};
 use super::hf::record::StreamEvent;
+use super::receiving::{admit, header};
 use super::{HttpSettings, body, reply};
 use crate::error::Error;
 use crate::generation::Service;

@@ -1,15 +1,11 @@
 //! How long an answer may be: `max_new_tokens`, `max_length`, `max_time`, `truncate`.
 
-use std::time::Duration;
-
 use super::dialect::Dialect;
 use super::values::Values;
 use crate::chat::GenerationDefaults;
 use crate::error::Error;
 use crate::generation::{Length, MaxLength};
-
-/// A year: no limit. Adding centuries to the present moment would overflow the clock.
-const MAX_TIME_S: f64 = 365.0 * 24.0 * 3600.0;
+use crate::http::parameters::max_time;
 
 pub(super) fn resolve(
     values: &mut Values,
@@ -33,7 +29,7 @@ pub(super) fn resolve(
         },
     };
     let seconds = values.wide_number("max_time", "of seconds above 0", |seconds| seconds > 0.0)?.or(defaults.max_time);
-    let max_time = seconds.filter(|seconds| *seconds < MAX_TIME_S).map(Duration::from_secs_f64);
+    let max_time = seconds.and_then(max_time);
     let truncate = values.count("truncate", "of tokens above 0", |tokens| tokens > 0)?;
     Ok(Length { max, max_time, truncate })
 }

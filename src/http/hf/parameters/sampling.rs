@@ -6,6 +6,7 @@ use super::{refuse, shown};
 use crate::chat::GenerationDefaults;
 use crate::engine::Sampling;
 use crate::error::Error;
+use crate::http::parameters::random_seed;
 
 /// Read only when sampling.
 const WARPERS: [&str; 8] =
@@ -102,11 +103,6 @@ fn warpers(
     sampling.eta_cutoff =
         values.number("eta_cutoff", "from 0, below 1", is_cutoff)?.or(defaults.eta_cutoff).unwrap_or(0.0);
     Ok(())
-}
-
-/// A new one each time, reported back in the details: of 53 bits, which survive a JSON reader that knows only doubles.
-fn random_seed() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().1 & ((1 << 53) - 1)
 }
 
 /// `[start, factor]`.

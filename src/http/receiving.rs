@@ -25,10 +25,15 @@ pub(in crate::http) fn admit(
     service: &Service,
     settings: &HttpSettings,
 ) -> Result<Admitted, Error> {
-    auth::check(request, settings.api_key.as_deref())?;
-    service.check_ready()?;
+    check(request, service, settings)?;
     let accepted = Accepted::read(header(request, ACCEPT).as_deref())?;
     Ok(Admitted { accepted, deadline: deadline::read(request.headers())? })
+}
+
+/// Refuses who may not ask, and everybody while nobody is served.
+pub(in crate::http) fn check(request: &HttpRequest, service: &Service, settings: &HttpSettings) -> Result<(), Error> {
+    auth::check(request, settings.api_key.as_deref())?;
+    service.check_ready()
 }
 
 /// A header that is readable text.
