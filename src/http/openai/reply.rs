@@ -35,7 +35,7 @@ pub(in crate::http) struct ChatCompletion {
     pub(super) usage: Usage,
     /// One entry a token of the prompt, where they were asked for; the first is null.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<Object>>)]
+    #[schema(value_type = Option<Vec<Option<Object>>>)]
     pub(super) prompt_logprobs: Option<Value>,
 }
 
@@ -176,7 +176,7 @@ pub(in crate::http) struct CompletionChoice {
     /// "stop" or "length"; null before the end of a stream.
     pub(super) finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<Object>>)]
+    #[schema(value_type = Option<Vec<Option<Object>>>)]
     pub(super) prompt_logprobs: Option<Value>,
 }
 

@@ -16,8 +16,10 @@ pub(in crate::http) struct GenerationFields {
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
     /// Tokens of the answer. Absent: what the context has room for (chat), 16 (completions).
+    #[schema(format = Int64, maximum = 4_294_967_295_u32)]
     pub(super) max_tokens: Option<u32>,
     /// Tokens of the answer before anything may end it.
+    #[schema(format = Int64, maximum = 4_294_967_295_u32)]
     pub(super) min_tokens: Option<u32>,
     /// Seconds. The answer ends with the first token after them, as if it had reached its length.
     #[schema(exclusive_minimum = 0.0)]
@@ -58,7 +60,7 @@ pub(in crate::http) struct GenerationFields {
     /// Leaves `<|im_end|>` and its like out of the text. Default: true.
     pub(super) skip_special_tokens: Option<bool>,
     /// The prompt is cut to its last tokens, as many as this.
-    #[schema(minimum = 1)]
+    #[schema(format = Int64, minimum = 1, maximum = 4_294_967_295_u32)]
     pub(super) truncate_prompt_tokens: Option<u32>,
     /// The prompt's tokens with their log-probabilities and so many alternatives to each, in the reply's `prompt_logprobs`.
     #[schema(maximum = 20)]
