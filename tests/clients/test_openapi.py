@@ -30,14 +30,17 @@ def url():
 def run(url, report, *flags):
     """What each operation answered: its statuses, by "METHOD path"."""
     report = ROOT / "target" / "clients" / report
-    command = [*COMMAND, *flags, "--report", "ndjson", "--report-ndjson-path", report, f"{url}/openapi.json"]
+    # From a file: the route that schemathesis itself reads the document from is one that it leaves out.
+    document = report.with_suffix(".openapi.json")
+    document.write_bytes(urllib.request.urlopen(f"{url}/openapi.json").read())
+    command = [*COMMAND, *flags, "--url", url, "--report", "ndjson", "--report-ndjson-path", report, document]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     answers = {}
     for line in report.read_text().splitlines():
         recorder = json.loads(line).get("ScenarioFinished", {}).get("recorder")
         if recorder:
-            responses = [sent["response"] for sent in recorder["interactions"].values()]
+            responses = [sent["response"] for sent in recorder.get("interactions", {}).values()]  # none in a phase that is skipped
             statuses = {response["status_code"] for response in responses if response}
             answers.setdefault(recorder["label"], set()).update(statuses)
     return answers
