@@ -43,10 +43,10 @@ impl BenchSettings {
         }
     }
 
-    /// Settings of a model that runs as many sequences at once as are measured.
+    /// Settings of a model that runs as many sequences at once as are measured: the long prompt is the ninth.
     pub fn model(&self) -> ModelSettings {
         let mut model = self.model.clone();
-        let most = self.at_once.iter().copied().max().unwrap_or(1).max(8);
+        let most = self.at_once.iter().copied().max().unwrap_or(1).max(9);
         model.engine.max_batch_size = model.engine.max_batch_size.max(most as u32);
         model
     }
