@@ -39,11 +39,12 @@ impl Attention {
     /// [tokens, hidden] -> [tokens, hidden], for all `spans` at once; each appends to its own slot's keys and values.
     pub fn forward(&self, x: &Tensor, rotation: &Rotation, spans: &[Span], slots: &mut Slots, layer: usize) -> Tensor {
         // Query and gate lie side by side in each head.
-        let queries_and_gates = self.q_proj.forward(x).view((-1, self.num_heads, 2 * self.head_dim));
+        let [queries, keys, values] = Linear::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], x);
+        let queries_and_gates = queries.view((-1, self.num_heads, 2 * self.head_dim));
         let queries = queries_and_gates.narrow(2, 0, self.head_dim);
         let gates = queries_and_gates.narrow(2, self.head_dim, self.head_dim);
-        let keys = self.k_proj.forward(x).view((-1, self.num_kv_heads, self.head_dim));
-        let values = self.v_proj.forward(x).view((-1, self.num_kv_heads, self.head_dim));
+        let keys = keys.view((-1, self.num_kv_heads, self.head_dim));
+        let values = values.view((-1, self.num_kv_heads, self.head_dim));
 
         let queries = rotation.rotate(&self.q_norm.forward(&queries)); // [tokens, heads, head_dim]
         let keys = rotation.rotate(&self.k_norm.forward(&keys)); // [tokens, kv_heads, head_dim]

@@ -10,11 +10,11 @@ pub(super) fn is_worth_widening(x: &Tensor) -> bool {
 
 /// What oneDNN asks for before it takes a bf16 product.
 #[cfg(target_arch = "x86_64")]
-fn multiplies_bf16() -> bool {
+pub(super) fn multiplies_bf16() -> bool {
     is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512dq")
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn multiplies_bf16() -> bool {
+pub(super) fn multiplies_bf16() -> bool {
     true
 }

@@ -48,10 +48,11 @@ impl DeltaNet {
 
     /// [tokens, hidden] -> [tokens, hidden], for all `batches` at once; each sequence goes on from its own slot's state.
     pub fn forward(&self, x: &Tensor, batches: &[Batch], states: &States) -> Tensor {
-        let projected = self.in_proj_qkv.forward(x); // [tokens, channels]
-        let z = self.in_proj_z.forward(x).view((-1, self.value_heads, self.value_dim));
-        let beta = elementwise(&self.in_proj_b.forward(x), Tensor::sigmoid); // [tokens, heads]
-        let step = self.in_proj_a.forward(x).to_kind(Kind::Float) + &self.dt_bias;
+        let layers = [&self.in_proj_qkv, &self.in_proj_z, &self.in_proj_b, &self.in_proj_a];
+        let [projected, z, beta, step] = Linear::forward_each(layers, x); // projected: [tokens, channels]
+        let z = z.view((-1, self.value_heads, self.value_dim));
+        let beta = elementwise(&beta, Tensor::sigmoid); // [tokens, heads]
+        let step = step.to_kind(Kind::Float) + &self.dt_bias;
         let step = elementwise(&step, Tensor::softplus);
         let decay = &self.decay_rate * step; // <= 0
 

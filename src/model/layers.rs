@@ -1,8 +1,8 @@
 //! The plain layers: linear, norms, embedding, MLP. Only here is known how a linear layer multiplies.
 
-use tch::{Kind, Tensor};
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
 
-use super::cpu::is_worth_widening;
 use super::kernels;
 use super::weights::At;
 
@@ -33,43 +33,33 @@ impl Linear {
 
     /// [rows, inputs] -> [rows, outputs]
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        if self.bias.is_none()
-            && let Some(product) = kernels::linear(x, &self.weight)
-        {
-            return product;
-        }
-        let rows = x.size()[0];
-        if rows >= WORTH_WIDENING && is_worth_widening(x) {
-            return self.forward_widened(x);
-        }
-        x.linear(&self.weight, self.bias.as_ref())
+        let [product] = Linear::forward_each([self], x);
+        product
     }
 
-    /// The same sums of the same products, in fp32 and rounded once, as the bf16 operator does it. Block by block, so that a
-    /// wide copy of the largest weight never exists.
-    fn forward_widened(&self, x: &Tensor) -> Tensor {
-        let x = x.to_kind(Kind::Float);
-        let outputs = self.weight.size()[0];
-        let block = (WIDENED_ELEMENTS / self.weight.size()[1]).clamp(1, outputs);
-        let blocks: Vec<Tensor> = (0..outputs)
-            .step_by(block as usize)
-            .map(|first| {
-                let length = block.min(outputs - first);
-                let part = |tensor: &Tensor| tensor.narrow(0, first, length).to_kind(Kind::Float);
-                x.linear(&part(&self.weight), self.bias.as_ref().map(part)).to_kind(Kind::BFloat16)
-            })
-            .collect();
-        Tensor::cat(&blocks, -1)
+    /// Several layers of the same rows, which are shared out among the threads together.
+    pub fn forward_each<const N: usize>(layers: [&Linear; N], x: &Tensor) -> [Tensor; N] {
+        let x = x.contiguous();
+        let products = kernels::linear(&x, layers.map(|layer| (&layer.weight, layer.bias.as_ref())));
+        products.unwrap_or_else(|| layers.map(|layer| layer.by_libtorch(&x)))
+    }
+
+    /// On a CPU our threads call libtorch's operator, each for a part of the outputs.
+    fn by_libtorch(&self, x: &Tensor) -> Tensor {
+        let threads = rayon::current_num_threads();
+        if x.device() != Device::Cpu || threads == 1 {
+            return x.linear(&self.weight, self.bias.as_ref());
+        }
+        let biases = self.bias.as_ref().map(|bias| bias.chunk(threads as i64, 0));
+        let parts = self.weight.chunk(threads as i64, 0).into_iter().enumerate().map(|(part, weight)| {
+            let bias = biases.as_ref().map(|biases| biases[part].shallow_clone());
+            (x.shallow_clone(), weight, bias)
+        });
+        let parts: Vec<_> = parts.collect();
+        let products = parts.into_par_iter().map(|(x, weight, bias)| x.linear(&weight, bias.as_ref()));
+        Tensor::cat(&products.collect::<Vec<_>>(), 1)
     }
 }
-
-/// Rows from which a wide copy of the weight costs less than slow products. 2560 x 9216 on one thread with AVX2, ms in bf16
-/// and widened: 19 and 17 at 4 rows, 36 and 20 at 8, 280 and 48 at 64, 1123 and 166 at 256.
-const WORTH_WIDENING: i64 = 8;
-
-/// Weights that are widened at a time, so that they are still in the cache when they are multiplied: 4 MiB of fp32. The whole
-/// weight at once took 135 ms at 64 rows.
-const WIDENED_ELEMENTS: i64 = 1 << 20;
 
 /// Token embeddings.
 pub(super) struct Embedding {
@@ -167,7 +157,7 @@ impl Mlp {
 
     /// [tokens, hidden] -> [tokens, hidden]
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let gate = self.gate_proj.forward(x).silu();
-        self.down_proj.forward(&(gate * self.up_proj.forward(x)))
+        let [gate, up] = Linear::forward_each([&self.gate_proj, &self.up_proj], x);
+        self.down_proj.forward(&(gate.silu() * up))
     }
 }

@@ -10,6 +10,7 @@ use super::decoder::Decoder;
 use super::kernels;
 use super::packing::{Packed, Span, pack};
 use super::sampler::{NOT_FINITE, sample, score};
+use super::threads;
 use super::vision::VisionTower;
 use crate::checkpoint::Bytes;
 use crate::engine::{Held, ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Sampled, Step};
@@ -37,6 +38,16 @@ pub struct QwenRunner {
 impl ModelRunner for QwenRunner {
     /// Runs all rows together. A row that cannot be run fails alone.
     fn run(&mut self, step: &Step) -> Outputs {
+        threads::run(|| self.step(step))
+    }
+
+    fn held(&self) -> Held {
+        self.slots.held()
+    }
+}
+
+impl QwenRunner {
+    fn step(&mut self, step: &Step) -> Outputs {
         let _guard = tch::no_grad_guard();
         for slot in &step.released {
             self.slots.release(*slot);
@@ -60,12 +71,6 @@ impl ModelRunner for QwenRunner {
         outputs
     }
 
-    fn held(&self) -> Held {
-        self.slots.held()
-    }
-}
-
-impl QwenRunner {
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -134,7 +139,7 @@ impl QwenRunner {
             return vec![rows];
         }
         let (decoding, reading) = rows.split_at(rows.partition_point(|row| row.ids.len() == 1));
-        decoding.chunks(kernels::MAX_ROWS as usize).chain(reading.chunks(1)).collect()
+        decoding.chunks(kernels::MAX_FEW_ROWS as usize).chain(reading.chunks(1)).collect()
     }
 
     /// One forward pass over sound rows: what becomes of each, and its scored tokens.

@@ -1,12 +1,15 @@
-//! How many CPU threads libtorch computes with.
+//! The CPU threads that compute.
 
 use super::config::Config;
 
 /// Up to this hidden size a layer's work is smaller than the barriers between threads that would share it.
 const SMALL_HIDDEN_SIZE: usize = 512;
 
-/// Sets the threads of libtorch's operators on the calling thread, the engine's: as many as were asked for, else one for a
-/// small model and one a core for any other.
+/// Sets up the threads that compute: as many as were asked for, else one for a small model and one a core for any other.
+///
+/// They are those of rayon's pool, which sleep while there is nothing to do; a second model in one process shares them.
+/// libtorch's operators run on the thread that calls them, the engine's or one of the pool: threads of their own would spin
+/// for a while after each operator, on the cores that ours need.
 pub(super) fn set(wanted: Option<usize>, config: &Config) {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let threads = match wanted {
@@ -14,7 +17,15 @@ pub(super) fn set(wanted: Option<usize>, config: &Config) {
         None if config.text.hidden_size <= SMALL_HIDDEN_SIZE => 1,
         None => cores,
     };
-    tch::set_num_threads(threads as i32);
-    // Our own kernels' threads. They sleep while there is nothing to do; a second model in one process shares them.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("kernel-{n}")).build_global();
+    tch::set_num_threads(1);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("kernel-{n}"));
+    let _ = pool.start_handler(|_| tch::set_num_threads(1)).build_global();
+}
+
+/// Runs `work` on one of the threads that compute: sharing some of it with the others then takes no detour.
+pub(super) fn run<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    match rayon::current_num_threads() {
+        1 => work(),
+        _ => rayon::scope(|_| work()),
+    }
 }

@@ -1,105 +1,92 @@
 //! `x W^T` for a few rows of `x`: every weight is read from memory once, and each sum is added in one fixed order.
 //!
 //! The order of additions depends on the number of inputs alone, not on how many rows, outputs or threads there are: a row's
-//! result is the same bits alone and among others. A GEMM promises no such thing.
+//! result is the same bits alone and among others. A GEMM of a library promises no such thing.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+
+use super::element::{Element, Line, STEP};
 
 /// Sums of a dot product that are added up side by side, then in a tree: the lanes of an AVX2 register.
 const LANES: usize = 8;
 
 /// Bytes ahead of the one being read that the CPU is told to fetch.
 #[cfg(target_arch = "x86_64")]
-const PREFETCH: usize = 1024;
+const PREFETCH: usize = 512;
 
-/// A number as weights are stored.
-pub(in super::super) trait Element: Copy + Send + Sync + 'static {
-    fn widen(self) -> f32;
-
-    /// Eight of them as fp32.
-    ///
-    /// # Safety
-    /// `from` points to eight elements, and the CPU has AVX2.
-    #[cfg(target_arch = "x86_64")]
-    unsafe fn load(from: *const Self) -> __m256;
+/// Rows of activations, widened, in the order in which weights `W` come out of memory.
+pub(super) struct Activations {
+    lines: Vec<Line>,
+    rows: usize,
+    inputs: usize,
 }
 
-/// bf16: the upper half of an fp32.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[repr(transparent)]
-pub(in super::super) struct Bf16(pub u16);
-
-impl Element for Bf16 {
-    #[inline]
-    fn widen(self) -> f32 {
-        f32::from_bits(u32::from(self.0) << 16)
+impl Activations {
+    /// Of `x` [rows, inputs], for weights `W`.
+    pub fn new<W: Element, X: Element>(x: &[X], inputs: usize) -> Activations {
+        let mut lines = Vec::with_capacity(x.len().div_ceil(STEP));
+        for row in x.chunks_exact(inputs) {
+            let (steps, tail) = row.as_chunks::<STEP>();
+            lines.extend(steps.iter().map(|step| Line(W::LANES.map(|lane| step[lane].widen()))));
+            if !tail.is_empty() {
+                let mut line = [0.0; STEP];
+                line.iter_mut().zip(tail).for_each(|(wide, x)| *wide = x.widen());
+                lines.push(Line(line));
+            }
+        }
+        Activations { lines, rows: x.len() / inputs, inputs }
     }
 
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn load(from: *const Bf16) -> __m256 {
-        // Safety: the caller's.
-        let halves = unsafe { _mm_loadu_si128(from.cast()) };
-        _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))
-    }
-}
-
-impl Element for f32 {
-    #[inline]
-    fn widen(self) -> f32 {
-        self
+    /// The row from there on, and all rows behind it.
+    fn from_row(&self, row: usize) -> &[Line] {
+        &self.lines[row * self.lines_a_row()..]
     }
 
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn load(from: *const f32) -> __m256 {
-        // Safety: the caller's.
-        unsafe { _mm256_loadu_ps(from) }
+    fn lines_a_row(&self) -> usize {
+        self.inputs.div_ceil(STEP)
     }
 }
 
-/// The products of `x` [rows, inputs] with `weight` [outputs, inputs], as [rows, outputs].
-pub(super) fn multiply<W: Element>(x: &[f32], weight: &[W], inputs: usize) -> Vec<f32> {
-    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
-    let mut products = vec![0.0; rows * outputs];
-    let mut put = |row: usize, output: usize, sum: f32| products[row * outputs + output] = sum;
+/// The products of all rows of `x` with `weight` [outputs, inputs]: `put(row, output, sum)` gets each.
+pub(super) fn multiply<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, f32)) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         // Safety: the CPU was asked.
-        unsafe { multiply_avx2(x, weight, inputs, &mut put) };
-        return products;
+        return unsafe { multiply_avx2(x, weight, put) };
     }
-    multiply_portable(x, weight, inputs, &mut put);
-    products
+    multiply_portable(x, weight, put);
 }
 
-/// Rows by outputs that are multiplied at a time: what they add up stays in registers, and so many weights are read side by
-/// side that the memory is kept busy.
+/// Rows by outputs that are multiplied at a time: what they add up fills the registers, a weight that was read is used for
+/// four rows, and a number of a row for three weights. A single row reads four weights side by side, to keep the memory busy.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn multiply_avx2<W: Element>(x: &[f32], weight: &[W], inputs: usize, put: &mut impl FnMut(usize, usize, f32)) {
-    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
+unsafe fn multiply_avx2<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, f32)) {
+    let outputs = weight.len() / x.inputs;
+    let widest = if x.rows == 1 { 4 } else { 3 };
     let mut output = 0;
     while output < outputs {
-        let together = if outputs - output >= 2 { 2 } else { 1 };
+        let together = widest.min(outputs - output);
         let mut row = 0;
-        while row < rows {
+        while row < x.rows {
             let at = (row, output);
-            let (x, weight) = (&x[row * inputs..], &weight[output * inputs..]);
-            // Safety: the CPU has AVX2 and FMA, and both slices hold as many rows as the tile has.
+            // Safety: the CPU has AVX2 and FMA, and there are so many rows and outputs.
             row += unsafe {
-                match (rows - row, together) {
-                    (4.., 2) => tile::<W, 4, 2>(x, weight, inputs, at, put),
-                    (3, 2) => tile::<W, 3, 2>(x, weight, inputs, at, put),
-                    (2, 2) => tile::<W, 2, 2>(x, weight, inputs, at, put),
-                    (_, 2) => tile::<W, 1, 2>(x, weight, inputs, at, put),
-                    (4.., _) => tile::<W, 4, 1>(x, weight, inputs, at, put),
-                    (3, _) => tile::<W, 3, 1>(x, weight, inputs, at, put),
-                    (2, _) => tile::<W, 2, 1>(x, weight, inputs, at, put),
-                    (_, _) => tile::<W, 1, 1>(x, weight, inputs, at, put),
+                match (x.rows - row, together) {
+                    (1, 4) => tile::<W, 1, 4>(x, weight, at, put),
+                    (1, 3) => tile::<W, 1, 3>(x, weight, at, put),
+                    (1, 2) => tile::<W, 1, 2>(x, weight, at, put),
+                    (1, _) => tile::<W, 1, 1>(x, weight, at, put),
+                    (2, 3) => tile::<W, 2, 3>(x, weight, at, put),
+                    (2, 2) => tile::<W, 2, 2>(x, weight, at, put),
+                    (2, _) => tile::<W, 2, 1>(x, weight, at, put),
+                    (3, 3) => tile::<W, 3, 3>(x, weight, at, put),
+                    (3, 2) => tile::<W, 3, 2>(x, weight, at, put),
+                    (3, _) => tile::<W, 3, 1>(x, weight, at, put),
+                    (_, 3) => tile::<W, 4, 3>(x, weight, at, put),
+                    (_, 2) => tile::<W, 4, 2>(x, weight, at, put),
+                    (_, _) => tile::<W, 4, 1>(x, weight, at, put),
                 }
             };
         }
@@ -107,67 +94,81 @@ unsafe fn multiply_avx2<W: Element>(x: &[f32], weight: &[W], inputs: usize, put:
     }
 }
 
-/// The products of `ROWS` rows with `OUTPUTS` outputs, which stand at (row, output) of the whole. Returns `ROWS`.
+/// The products of `ROWS` rows with `OUTPUTS` outputs from (row, output) on. Returns `ROWS`.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA; `x` has `ROWS` and `weight` has `OUTPUTS` rows of `inputs` at least.
+/// The CPU has AVX2 and FMA; there are so many rows and outputs.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile<W: Element, const ROWS: usize, const OUTPUTS: usize>(
-    x: &[f32],
+    x: &Activations,
     weight: &[W],
-    inputs: usize,
     (row, output): (usize, usize),
     put: &mut impl FnMut(usize, usize, f32),
 ) -> usize {
-    debug_assert!(x.len() >= ROWS * inputs && weight.len() >= OUTPUTS * inputs);
+    let (inputs, stride) = (x.inputs, x.lines_a_row());
+    let (weight, lines) = (&weight[output * inputs..], x.from_row(row));
+    debug_assert!(lines.len() >= ROWS * stride && weight.len() >= OUTPUTS * inputs);
     let mut sums = [[_mm256_setzero_ps(); ROWS]; OUTPUTS];
-    let whole = inputs - inputs % LANES;
-    for k in (0..whole).step_by(LANES) {
-        for (o, sums) in sums.iter_mut().enumerate() {
-            // Safety: k + 7 < inputs, so every pointer is within its row; what is prefetched need not exist.
+    let steps = inputs / STEP;
+    for step in 0..steps {
+        let mut weights = [[_mm256_setzero_ps(); 2]; OUTPUTS];
+        for (o, weights) in weights.iter_mut().enumerate() {
+            // Safety: all sixteen are within the output's row; what is prefetched need not exist.
             unsafe {
-                let at = weight.as_ptr().add(o * inputs + k);
+                let at = weight.as_ptr().add(o * inputs + step * STEP);
                 _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(PREFETCH));
-                let weights = W::load(at);
-                for (r, sum) in sums.iter_mut().enumerate() {
-                    *sum = _mm256_fmadd_ps(weights, _mm256_loadu_ps(x.as_ptr().add(r * inputs + k)), *sum);
+                *weights = W::load(at);
+            }
+        }
+        for half in 0..2 {
+            for r in 0..ROWS {
+                // Safety: there are `ROWS` rows of `stride` lines, each of two vectors.
+                let x =
+                    unsafe { _mm256_load_ps(lines.as_ptr().add(r * stride + step).cast::<f32>().add(half * LANES)) };
+                for (sums, weights) in sums.iter_mut().zip(&weights) {
+                    sums[r] = _mm256_fmadd_ps(weights[half], x, sums[r]);
                 }
             }
         }
     }
     for (o, sums) in sums.iter().enumerate() {
+        let tail_weights = &weight[o * inputs + steps * STEP..(o + 1) * inputs];
         for (r, sum) in sums.iter().enumerate() {
             let mut lanes = [0.0; LANES];
             // Safety: there is room for eight.
             unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), *sum) };
-            let tail = (whole..inputs).map(|k| weight[o * inputs + k].widen() * x[r * inputs + k]);
-            put(row + r, output + o, tree(lanes) + tail.sum::<f32>());
+            let tail = if tail_weights.is_empty() { 0.0 } else { tail(&lines[r * stride + steps], tail_weights) };
+            put(row + r, output + o, tree(lanes) + tail);
         }
     }
     ROWS
 }
 
 /// The plain form, for any CPU and as the reference of the other; without fused multiplication the last bits differ.
-fn multiply_portable<W: Element>(x: &[f32], weight: &[W], inputs: usize, put: &mut impl FnMut(usize, usize, f32)) {
-    for (output, weight) in weight.chunks_exact(inputs).enumerate() {
-        for (row, x) in x.chunks_exact(inputs).enumerate() {
-            put(row, output, dot(x, weight));
+fn multiply_portable<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, f32)) {
+    for (output, weight) in weight.chunks_exact(x.inputs).enumerate() {
+        for (row, lines) in x.lines.chunks_exact(x.lines_a_row()).enumerate() {
+            put(row, output, dot(lines, weight));
         }
     }
 }
 
-fn dot<W: Element>(x: &[f32], weight: &[W]) -> f32 {
+fn dot<W: Element>(lines: &[Line], weight: &[W]) -> f32 {
     let mut sums = [0.0; LANES];
-    let (x, weight) = (x.chunks_exact(LANES), weight.chunks_exact(LANES));
-    let tail: f32 = x.remainder().iter().zip(weight.remainder()).map(|(x, w)| w.widen() * x).sum();
-    for (x, weight) in x.zip(weight) {
-        for (sum, (x, w)) in sums.iter_mut().zip(x.iter().zip(weight)) {
-            *sum += w.widen() * x;
+    let (steps, tail_weights) = weight.as_chunks::<STEP>();
+    for (line, step) in lines.iter().zip(steps) {
+        for (lane, x) in line.0.iter().enumerate() {
+            sums[lane % LANES] += step[W::LANES[lane]].widen() * x;
         }
     }
-    tree(sums) + tail
+    tree(sums) + lines.get(steps.len()).map_or(0.0, |line| tail(line, tail_weights))
+}
+
+/// What does not fill a step.
+fn tail<W: Element>(line: &Line, weights: &[W]) -> f32 {
+    line.0.iter().zip(weights).map(|(x, w)| w.widen() * x).sum()
 }
 
 fn tree(lanes: [f32; LANES]) -> f32 {
@@ -177,36 +178,34 @@ fn tree(lanes: [f32; LANES]) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bf16, Element, multiply, multiply_portable};
+    use super::super::element::{Bf16, Element};
+    use super::super::testing::numbers;
+    use super::{Activations, multiply, multiply_portable};
 
-    /// Numbers from -1 to 1 that look random.
-    fn numbers(len: usize, seed: u32) -> Vec<f32> {
-        let mix = |i: usize| (i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed).wrapping_mul(2_246_822_519);
-        (0..len).map(|i| mix(i) as f32 / u32::MAX as f32 * 2.0 - 1.0).collect()
-    }
-
-    fn as_bf16(numbers: &[f32]) -> Vec<Bf16> {
-        numbers.iter().map(|x| Bf16((x.to_bits() >> 16) as u16)).collect()
-    }
-
-    fn portable<W: Element>(x: &[f32], weight: &[W], inputs: usize) -> Vec<f32> {
-        let outputs = weight.len() / inputs;
-        let mut products = vec![0.0; x.len() / inputs * outputs];
-        multiply_portable(x, weight, inputs, &mut |row, output, sum| products[row * outputs + output] = sum);
+    /// [rows, outputs]
+    fn products<W: Element>(x: &[f32], weight: &[W], inputs: usize, is_portable: bool) -> Vec<f32> {
+        let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
+        let activations = Activations::new::<W, f32>(x, inputs);
+        let mut products = vec![f32::NAN; rows * outputs];
+        let mut put = |row: usize, output: usize, sum: f32| products[row * outputs + output] = sum;
+        match is_portable {
+            true => multiply_portable(&activations, weight, &mut put),
+            false => multiply(&activations, weight, &mut put),
+        }
         products
     }
 
-    #[test]
-    fn both_forms_give_the_products_in_double_precision() {
-        for (rows, inputs, outputs) in [(1, 8, 1), (3, 100, 5), (7, 64, 6), (16, 333, 3)] {
-            let (x, weight) = (numbers(rows * inputs, 1), as_bf16(&numbers(outputs * inputs, 2)));
+    fn gives_the_products_in_double_precision<W: Element>(convert: impl Fn(f32) -> W) {
+        for (rows, inputs, outputs) in [(1, 8, 1), (1, 64, 7), (3, 100, 5), (6, 64, 6), (7, 48, 4), (16, 333, 3)] {
+            let x = numbers(rows * inputs, 1);
+            let weight: Vec<W> = numbers(outputs * inputs, 2).into_iter().map(&convert).collect();
             let exact = |row: usize, output: usize| -> f64 {
                 (0..inputs)
                     .map(|k| f64::from(x[row * inputs + k]) * f64::from(weight[output * inputs + k].widen()))
                     .sum()
             };
-            for products in [multiply(&x, &weight, inputs), portable(&x, &weight, inputs)] {
-                for (at, product) in products.iter().enumerate() {
+            for is_portable in [false, true] {
+                for (at, product) in products(&x, &weight, inputs, is_portable).iter().enumerate() {
                     let error = (f64::from(*product) - exact(at / outputs, at % outputs)).abs();
                     assert!(error < 1e-4, "{rows} x {inputs} x {outputs} at {at}: off by {error}");
                 }
@@ -215,15 +214,22 @@ mod tests {
     }
 
     #[test]
+    fn both_forms_give_the_products_in_double_precision() {
+        gives_the_products_in_double_precision(Bf16::round);
+        gives_the_products_in_double_precision(|x| x);
+    }
+
+    #[test]
     fn a_row_is_the_same_bits_alone_and_among_others() {
         let (inputs, outputs) = (203, 9);
         let (x, weight) = (numbers(16 * inputs, 3), numbers(outputs * inputs, 4));
-        let together = multiply(&x, &weight, inputs);
+        let together = products(&x, &weight, inputs, false);
         for (row, x) in x.chunks_exact(inputs).enumerate() {
-            assert_eq!(multiply(x, &weight, inputs), together[row * outputs..(row + 1) * outputs], "row {row}");
+            let alone = products(x, &weight, inputs, false);
+            assert_eq!(alone, together[row * outputs..(row + 1) * outputs], "row {row}");
         }
         for (output, weight) in weight.chunks_exact(inputs).enumerate() {
-            assert_eq!(multiply(&x[..inputs], weight, inputs), together[output..=output], "output {output}");
+            assert_eq!(products(&x[..inputs], weight, inputs, false), together[output..=output], "output {output}");
         }
     }
 }

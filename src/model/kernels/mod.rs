@@ -1,63 +1,138 @@
 //! Operators of our own, where those of libtorch are slow or do not keep a promise of ours; on the CPU only.
+//!
+//! All threads that compute are those of one rayon pool: libtorch's own would wait for work by spinning, and take the cores
+//! from ours.
 
+mod element;
 mod few_rows;
+#[cfg(target_arch = "x86_64")]
+mod gemm;
+mod tensors;
 
 use rayon::prelude::*;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use few_rows::{Bf16, Element};
+use element::{Bf16, Element};
+use tensors::{Matrix, Output};
 
-/// Most rows that [`linear`] takes. From there on a GEMM, which reads weights into the cache once for many rows, is faster.
-pub(super) const MAX_ROWS: i64 = 16;
+/// Most rows that are multiplied row by row, weight by weight: from there on a GEMM, which reads weights into the cache once
+/// for many rows, is faster.
+pub(super) const MAX_FEW_ROWS: i64 = 16;
 
 /// Weights that one task multiplies at least: less is not worth another thread.
 const WEIGHTS_A_TASK: usize = 1 << 16;
 
-/// `x W^T` [rows, outputs] for `x` [rows, inputs] and `weight` [outputs, inputs], summed in fp32 and rounded once. A row's
-/// result is the same bits however many rows there are.
+/// `x W^T + b` [rows, outputs] for `x` [rows, inputs] and each of `weights` [outputs, inputs], summed in fp32 and rounded
+/// once. Among up to [`MAX_FEW_ROWS`] rows, and among more, a row's result is the same bits however many rows there are.
 ///
-/// `None` where another operator must do it: more than [`MAX_ROWS`] rows, another device, other precisions, or tensors that
-/// do not lie in one piece.
-pub(super) fn linear(x: &Tensor, weight: &Tensor) -> Option<Tensor> {
-    let ([rows, inputs], [outputs, _]) = (size(x)?, size(weight)?);
-    let is_here = |tensor: &Tensor| tensor.device() == Device::Cpu && tensor.is_contiguous();
-    if rows > MAX_ROWS || x.kind() != weight.kind() || !is_here(x) || !is_here(weight) {
+/// `None` where another operator must do it: on another device or in other precisions, on a CPU that multiplies bf16 faster
+/// than this, and where tensors do not lie in one piece.
+pub(super) fn linear<const N: usize>(x: &Tensor, weights: [(&Tensor, Option<&Tensor>); N]) -> Option<[Tensor; N]> {
+    match x.kind() {
+        Kind::BFloat16 => linear_of::<Bf16, N>(x, weights),
+        Kind::Float => linear_of::<f32, N>(x, weights),
+        _ => None,
+    }
+}
+
+fn linear_of<T: Element, const N: usize>(x: &Tensor, weights: [(&Tensor, Option<&Tensor>); N]) -> Option<[Tensor; N]> {
+    let x = Matrix::<T>::of(x)?;
+    let mut layers = Vec::with_capacity(N);
+    for (weight, bias) in weights {
+        let bias = match bias {
+            Some(bias) => Some(Matrix::of(bias)?.numbers),
+            None => None,
+        };
+        let weight = Matrix::of(weight)?;
+        layers.push(Layer { output: Output::new(x.rows(), weight.rows()), weight, bias });
+    }
+    match x.rows() <= MAX_FEW_ROWS as usize {
+        true => multiply_few(&x, &layers),
+        false => multiply_many(&x, &layers)?,
+    }
+    let mut outputs = layers.into_iter().map(|layer| layer.output.into_tensor());
+    Some(std::array::from_fn(|_| outputs.next().expect("Invariant: as many outputs as weights")))
+}
+
+fn multiply_few<T: Element>(x: &Matrix<T>, layers: &[Layer<T>]) {
+    let activations = few_rows::Activations::new::<T, T>(x.numbers, x.columns);
+    let num_weights: usize = layers.iter().map(|layer| layer.weight.numbers.len()).sum();
+    // A few tasks a thread: on a busy machine one thread may be slower than another.
+    let weights_a_task = (num_weights / (4 * rayon::current_num_threads())).max(WEIGHTS_A_TASK);
+    each_part(layers, weights_a_task.div_ceil(x.columns), |part| {
+        few_rows::multiply(&activations, part.weight, &mut |row, output, sum| part.put(row, output, &[sum]));
+    });
+}
+
+/// A CPU with AVX2, but without what libtorch's own products of bf16 need, is at its best here.
+#[cfg(target_arch = "x86_64")]
+fn multiply_many<T: Element>(x: &Matrix<T>, layers: &[Layer<T>]) -> Option<()> {
+    if !gemm::is_supported() || super::cpu::multiplies_bf16() {
         return None;
     }
-    let wide = x.to_kind(Kind::Float);
-    // Safety: both are contiguous, on the CPU and of the type they are read as, and outlive the slices.
-    let products = unsafe {
-        let x = std::slice::from_raw_parts(wide.data_ptr().cast::<f32>(), (rows * inputs) as usize);
-        let (weights, len) = (weight.data_ptr(), (outputs * inputs) as usize);
-        match weight.kind() {
-            Kind::BFloat16 => multiply(x, std::slice::from_raw_parts(weights.cast::<Bf16>(), len), inputs as usize),
-            Kind::Float => multiply(x, std::slice::from_raw_parts(weights.cast::<f32>(), len), inputs as usize),
-            _ => return None,
-        }
-    };
-    Some(Tensor::from_slice(&products).view([rows, outputs]).to_kind(x.kind()))
+    let rows = gemm::PackedRows::new(x.numbers, x.columns);
+    each_part(layers, gemm::OUTPUTS_A_TASK, |part| {
+        // Safety: the CPU was asked.
+        unsafe { gemm::multiply(&rows, part.weight, &mut |row, output, sums| part.put(row, output, sums)) };
+    });
+    Some(())
 }
 
-fn size(tensor: &Tensor) -> Option<[i64; 2]> {
-    tensor.size().try_into().ok()
+#[cfg(not(target_arch = "x86_64"))]
+fn multiply_many<T: Element>(_: &Matrix<T>, _: &[Layer<T>]) -> Option<()> {
+    None
 }
 
-/// Shares the outputs out among the threads.
-fn multiply<W: Element>(x: &[f32], weight: &[W], inputs: usize) -> Vec<f32> {
-    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
-    // A few tasks a thread: on a busy machine one thread may be slower than another.
-    let outputs_a_task = (outputs / (4 * rayon::current_num_threads())).max(WEIGHTS_A_TASK.div_ceil(inputs)).max(1);
-    if outputs_a_task >= outputs || rayon::current_num_threads() == 1 {
-        return few_rows::multiply(x, weight, inputs);
-    }
-    let parts = weight.par_chunks(outputs_a_task * inputs).map(|weight| few_rows::multiply(x, weight, inputs));
-    let parts: Vec<Vec<f32>> = parts.collect();
-    let mut products = Vec::with_capacity(rows * outputs);
-    for row in 0..rows {
-        for part in &parts {
-            let width = part.len() / rows;
-            products.extend_from_slice(&part[row * width..(row + 1) * width]);
+struct Layer<'t, T> {
+    weight: Matrix<'t, T>,
+    bias: Option<&'t [T]>,
+    output: Output<T>,
+}
+
+/// Some outputs of a layer: what one task computes.
+struct Part<'l, T> {
+    weight: &'l [T], // [the part's outputs, inputs]
+    bias: Option<&'l [T]>,
+    output: &'l Output<T>,
+    first: usize,
+}
+
+impl<T: Element> Part<'_, T> {
+    /// Rounds the sums of some neighbouring outputs, `column` the first of them in this part. Each is put once.
+    #[inline]
+    fn put(&self, row: usize, column: usize, sums: &[f32]) {
+        // Safety: parts are apart, and each belongs to one task.
+        let place = unsafe { self.output.place(row, self.first + column, sums.len()) };
+        for (offset, sum) in sums.iter().enumerate() {
+            let bias = self.bias.map_or(0.0, |bias| bias[column + offset].widen());
+            // Safety: so many numbers have their place there.
+            unsafe { place.add(offset).write(T::round(sum + bias)) };
         }
     }
-    products
+}
+
+/// Cuts layers that read the same rows into parts of so many outputs, and has the threads compute them.
+fn each_part<T: Element>(layers: &[Layer<T>], outputs_a_part: usize, compute: impl Fn(&Part<T>) + Sync + Send) {
+    let parts = layers.iter().flat_map(|layer| {
+        let inputs = layer.weight.columns;
+        layer.weight.numbers.chunks(outputs_a_part * inputs).enumerate().map(move |(index, weight)| {
+            let first = index * outputs_a_part;
+            let bias = layer.bias.map(|bias| &bias[first..first + weight.len() / inputs]);
+            Part { weight, bias, output: &layer.output, first }
+        })
+    });
+    if rayon::current_num_threads() == 1 {
+        return parts.for_each(|part| compute(&part));
+    }
+    let parts: Vec<Part<T>> = parts.collect();
+    parts.par_iter().with_max_len(1).for_each(compute);
+}
+
+#[cfg(test)]
+mod testing {
+    /// Numbers from -1 to 1 that look random.
+    pub fn numbers(len: usize, seed: u32) -> Vec<f32> {
+        let mix = |i: usize| (i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed).wrapping_mul(2_246_822_519);
+        (0..len).map(|i| mix(i) as f32 / u32::MAX as f32 * 2.0 - 1.0).collect()
+    }
 }

@@ -1,0 +1,64 @@
+//! Tensors as slices: only here raw memory of libtorch's is touched.
+
+use tch::{Device, Tensor};
+
+use super::element::Element;
+
+/// A tensor on the CPU whose numbers lie in one piece, row by row.
+pub(super) struct Matrix<'t, T> {
+    pub numbers: &'t [T],
+    pub columns: usize,
+}
+
+impl<'t, T: Element> Matrix<'t, T> {
+    /// `None` for a tensor on another device, of another type, in pieces, or without numbers. All dimensions but the last
+    /// count as rows.
+    pub fn of(tensor: &'t Tensor) -> Option<Matrix<'t, T>> {
+        let columns = *tensor.size().last()? as usize;
+        let len = tensor.numel();
+        if tensor.device() != Device::Cpu || tensor.kind() != T::KIND || !tensor.is_contiguous() || len == 0 {
+            return None;
+        }
+        // Safety: so many numbers of that type lie there, for as long as the tensor is borrowed.
+        let numbers = unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), len) };
+        Some(Matrix { numbers, columns })
+    }
+
+    pub fn rows(&self) -> usize {
+        self.numbers.len() / self.columns
+    }
+}
+
+/// A tensor [rows, columns] that several threads fill, each its own part.
+pub(super) struct Output<T> {
+    tensor: Tensor,
+    numbers: *mut T,
+    rows: usize,
+    columns: usize,
+}
+
+// Safety: the tensor is only touched by whoever owns the output; what is written is for those who write to keep apart.
+unsafe impl<T: Send> Sync for Output<T> {}
+
+impl<T: Element> Output<T> {
+    pub fn new(rows: usize, columns: usize) -> Output<T> {
+        let tensor = Tensor::empty([rows as i64, columns as i64], (T::KIND, Device::Cpu));
+        Output { numbers: tensor.data_ptr().cast(), tensor, rows, columns }
+    }
+
+    /// Where `len` numbers from (row, column) on are written.
+    ///
+    /// # Safety
+    /// Nobody else writes to the same place, and nobody reads it before all is written.
+    #[inline]
+    pub unsafe fn place(&self, row: usize, column: usize, len: usize) -> *mut T {
+        assert!(row < self.rows && column + len <= self.columns);
+        // Safety: it was just checked.
+        unsafe { self.numbers.add(row * self.columns + column) }
+    }
+
+    /// Once every number is written.
+    pub fn into_tensor(self) -> Tensor {
+        self.tensor
+    }
+}
