@@ -1,8 +1,10 @@
 //! The causal convolution before the delta rule: each channel with its own last few values.
 
-use tch::{Kind, Tensor};
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
 
 use super::cpu::is_worth_widening;
+use super::kernels;
 use super::weights::At;
 
 pub(super) struct CausalConvolution {
@@ -24,17 +26,27 @@ impl CausalConvolution {
     /// The next tokens of one sequence, [tokens, channels], of the same shape. `past` [kernel - 1, channels] holds the rows
     /// before the first token, and afterwards those before the next.
     pub fn forward(&self, x: &Tensor, past: &mut Tensor) -> Tensor {
-        let (tokens, channels) = x.size2().expect("Invariant: the projection is [tokens, channels]");
+        let tokens = x.size()[0];
         let window = Tensor::cat(&[past.tr(), x.tr()], 1); // [channels, kernel - 1 + tokens]
         past.copy_(&window.narrow(1, tokens, past.size()[0]).tr());
-        let window = window.unsqueeze(0).to_kind(self.weight.kind());
-        let convolved = window.conv1d(&self.weight, None::<&Tensor>, 1, 0, 1, channels).to_kind(self.kind);
-        convolved.squeeze_dim(0).tr()
+        // Channels know nothing of each other: on a CPU each thread takes some.
+        let threads = if x.device() == Device::Cpu { rayon::current_num_threads() as i64 } else { 1 };
+        let parts: Vec<_> = window.chunk(threads, 0).into_iter().zip(self.weight.chunk(threads, 0)).collect();
+        let kind = self.kind;
+        let convolved = parts.into_par_iter().map(|(window, weight)| {
+            let window = window.unsqueeze(0).to_kind(weight.kind());
+            let convolved = window.conv1d(&weight, None::<&Tensor>, 1, 0, 1, weight.size()[0]).to_kind(kind);
+            convolved.squeeze_dim(0).tr() // [tokens, the part's channels]
+        });
+        Tensor::cat(&convolved.collect::<Vec<_>>(), 1)
     }
 
     /// The next token of each of some sequences, [sequences, channels], of the same shape; `past` [sequences, kernel - 1,
     /// channels]. What a sequence gets does not depend on the others.
     pub fn forward_each(&self, x: &Tensor, past: &mut Tensor) -> Tensor {
+        if let Some(convolved) = kernels::convolve_step(&x.contiguous(), past, &self.taps) {
+            return convolved;
+        }
         let window = Tensor::cat(&[&*past, &x.unsqueeze(1)], 1); // [sequences, kernel, channels]
         past.copy_(&window.narrow(1, 1, past.size()[1]));
         (window * &self.taps).sum_dim_intlist(1, false, Kind::Float).to_kind(self.kind)

@@ -3,10 +3,11 @@
 //! Yang, Kautz, Hatamizadeh, "Gated Delta Networks" (2024), and the chunked form of Yang et al., "Parallelizing Linear
 //! Transformers with the Delta Rule" (2024). Everything here is fp32.
 
+use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::elementwise::elementwise;
-use super::packing::pack;
+use super::kernels;
 
 /// What the rule reads for each token.
 pub struct DeltaInputs {
@@ -43,6 +44,15 @@ impl DeltaInputs {
         }
     }
 
+    /// Cuts the heads into so many parts, at most, and `state` [heads, key_dim, value_dim] with them.
+    fn share_heads(&self, state: &Tensor, parts: i64) -> Vec<(DeltaInputs, Tensor)> {
+        let DeltaInputs { q, k, v, beta, decay } = self;
+        let [q, k, v, beta, decay] = [q, k, v, beta, decay].map(|x| x.chunk(parts, 1));
+        let inputs = q.into_iter().zip(k).zip(v).zip(beta).zip(decay);
+        let inputs = inputs.map(|((((q, k), v), beta), decay)| DeltaInputs { q, k, v, beta, decay });
+        inputs.zip(state.chunk(parts, 0)).collect()
+    }
+
     fn num_tokens(&self) -> i64 {
         self.q.size()[0]
     }
@@ -70,17 +80,25 @@ const FEW_TOKENS: i64 = 4;
 const CHUNK: i64 = 64;
 /// Chunks that are prepared together: more would not stay in the CPU's caches.
 const CHUNKS_AT_ONCE: i64 = 4;
-/// Bytes of states that are advanced together on the CPU: several passes go over them, and more would not stay in its caches.
-/// Sixteen of the 4B model's states, of 2 MiB each, took 12.9 ms together and 6.0 one after the other (one thread, AVX2).
-const STATE_BYTES_AT_ONCE: i64 = 2 << 20;
 
 /// Runs the rule over a sequence's tokens, from `state` [heads, key_dim, value_dim], which it leaves as it is after the last
 /// of them. Returns [tokens, heads, value_dim].
 pub fn gated_delta_rule(inputs: &DeltaInputs, state: &mut Tensor) -> Tensor {
-    if inputs.num_tokens() <= FEW_TOKENS { recurrent(inputs, state) } else { chunked(inputs, state) }
+    if inputs.num_tokens() <= FEW_TOKENS {
+        let mut state = state.unsqueeze(0);
+        let outputs = (0..inputs.num_tokens()).map(|token| one_each(&inputs.narrow(token, 1), &mut state));
+        return Tensor::cat(&outputs.collect::<Vec<_>>(), 0);
+    }
+    if state.device() != Device::Cpu {
+        return chunked(inputs, state);
+    }
+    // Heads know nothing of each other: each thread takes some.
+    let parts = inputs.share_heads(state, rayon::current_num_threads() as i64);
+    let outputs = parts.into_par_iter().map(|(inputs, mut state)| chunked(&inputs, &mut state));
+    Tensor::cat(&outputs.collect::<Vec<_>>(), 1)
 }
 
-/// Token by token.
+/// Token by token: the plain form, and the reference of the others.
 pub fn recurrent(inputs: &DeltaInputs, state: &mut Tensor) -> Tensor {
     let mut state = state.unsqueeze(0);
     let outputs = (0..inputs.num_tokens()).map(|token| advance(&inputs.narrow(token, 1), &mut state));
@@ -90,16 +108,8 @@ pub fn recurrent(inputs: &DeltaInputs, state: &mut Tensor) -> Tensor {
 /// One token of each of some sequences, whose `states` [sequences, heads, key_dim, value_dim] lie one after the other. Returns
 /// [sequences, heads, value_dim]. What a sequence gets does not depend on the others: each head is a matrix of its own.
 pub fn one_each(inputs: &DeltaInputs, states: &mut Tensor) -> Tensor {
-    let num_sequences = states.size()[0];
-    let at_once = match states.device() {
-        Device::Cpu => (STATE_BYTES_AT_ONCE / (4 * states.get(0).numel() as i64)).max(1),
-        _ => num_sequences,
-    };
-    let outputs = (0..num_sequences).step_by(at_once as usize).map(|first| {
-        let len = at_once.min(num_sequences - first);
-        advance(&inputs.narrow(first, len), &mut states.narrow(0, first, len))
-    });
-    pack(outputs.collect())
+    let DeltaInputs { q, k, v, beta, decay } = inputs;
+    kernels::delta_step([q, k, v, beta, decay], states).unwrap_or_else(|| advance(inputs, states))
 }
 
 /// The rule itself, for one token of each sequence:

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
+use super::elementwise::by_rows;
 use super::kernels;
 use super::weights::At;
 
@@ -90,7 +91,8 @@ impl RmsNorm {
 
     /// Over the last dimension.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        (by_rms(x, self.eps) * &self.scale).to_kind(x.kind())
+        let fused = kernels::rms_norm(&x.contiguous(), &self.scale, self.eps);
+        fused.unwrap_or_else(|| (by_rms(x, self.eps) * &self.scale).to_kind(x.kind()))
     }
 }
 
@@ -108,8 +110,11 @@ impl GatedRmsNorm {
 
     /// Over the last dimension.
     pub fn forward(&self, x: &Tensor, gate: &Tensor) -> Tensor {
-        let scaled = &self.weight * by_rms(x, self.eps).to_kind(x.kind());
-        (scaled * gate.to_kind(Kind::Float).silu()).to_kind(x.kind())
+        let eps = self.eps;
+        by_rows([x, gate, &self.weight.expand_as(x)], |[x, gate, weight]| {
+            let scaled = weight * by_rms(x, eps).to_kind(x.kind());
+            (scaled * gate.to_kind(Kind::Float).silu()).to_kind(x.kind())
+        })
     }
 }
 
@@ -158,6 +163,6 @@ impl Mlp {
     /// [tokens, hidden] -> [tokens, hidden]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let [gate, up] = Linear::forward_each([&self.gate_proj, &self.up_proj], x);
-        self.down_proj.forward(&(gate.silu() * up))
+        self.down_proj.forward(&by_rows([&gate, &up], |[gate, up]| gate.silu() * up))
     }
 }

@@ -95,11 +95,11 @@ impl Block {
     fn attend(&self, x: &Tensor, rotation: &Rotation) -> Tensor {
         let (patches, hidden) = x.size2().expect("Invariant: activations are [patches, hidden]");
         let qkv = self.qkv.forward(x).view((patches, 3, self.num_heads, hidden / self.num_heads));
-        let heads = |x: &Tensor| x.transpose(0, 1).unsqueeze(0); // [1, heads, patches, head_dim]
+        let heads = |x: &Tensor| x.transpose(0, 1).unsqueeze(1); // [heads, 1, patches, head_dim]
         let queries = heads(&rotation.rotate(&qkv.select(1, 0)));
         let keys = heads(&rotation.rotate(&qkv.select(1, 1)));
         let attended = attention(&queries, &keys, &heads(&qkv.select(1, 2)), None, false);
-        self.proj.forward(&attended.squeeze_dim(0).transpose(0, 1).reshape([patches, hidden]))
+        self.proj.forward(&attended.squeeze_dim(1).transpose(0, 1).reshape([patches, hidden]))
     }
 }
 

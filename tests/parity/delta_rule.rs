@@ -77,9 +77,15 @@ fn sequences_together_get_the_bits_that_they_get_alone() {
         let (v, beta) = (random(&[MOST, heads, value_dim]), random(&[MOST, heads]));
         let inputs = DeltaInputs::new(&q, &k, &v, &beta, &-random(&[MOST, heads]));
         let begin = random(&[MOST, heads, key_dim, value_dim]);
-        let alone = begin.copy();
-        let outputs = (0..MOST).map(|sequence| recurrent(&inputs.narrow(sequence, 1), &mut alone.get(sequence)));
-        let outputs = Tensor::cat(&outputs.collect::<Vec<_>>(), 0);
+        let each = |form: fn(&DeltaInputs, &mut Tensor) -> Tensor| {
+            let states = begin.copy();
+            let of = |sequence| form(&inputs.narrow(sequence, 1), &mut states.narrow(0, sequence, 1));
+            (Tensor::cat(&(0..MOST).map(of).collect::<Vec<_>>(), 0), states)
+        };
+        let (outputs, alone) = each(one_each);
+        let (plain_outputs, plain_states) = each(|inputs, states| recurrent(inputs, &mut states.get(0)));
+        let worst = difference(&outputs, &plain_outputs).max(difference(&alone, &plain_states));
+        assert!(worst < 1e-5, "{heads} heads differ by {worst} from the plain form");
         for count in 1..=MOST {
             let mut states = begin.narrow(0, 0, count).copy();
             let together = one_each(&inputs.narrow(0, count), &mut states);

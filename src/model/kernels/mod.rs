@@ -3,16 +3,25 @@
 //! All threads that compute are those of one rayon pool: libtorch's own would wait for work by spinning, and take the cores
 //! from ours.
 
+mod attend;
+mod convolve_step;
+mod delta_step;
 mod element;
 mod few_rows;
 #[cfg(target_arch = "x86_64")]
 mod gemm;
+mod rms_norm;
 mod tensors;
+mod vector;
 
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
+pub(super) use attend::attend_one;
+pub(super) use convolve_step::convolve_step;
+pub(super) use delta_step::delta_step;
 use element::{Bf16, Element};
+pub(super) use rms_norm::rms_norm;
 use tensors::{Matrix, Output};
 
 /// Most rows that are multiplied row by row, weight by weight: from there on a GEMM, which reads weights into the cache once

@@ -27,6 +27,10 @@ impl<'t, T: Element> Matrix<'t, T> {
     pub fn rows(&self) -> usize {
         self.numbers.len() / self.columns
     }
+
+    pub fn row(&self, row: usize) -> &'t [T] {
+        &self.numbers[row * self.columns..(row + 1) * self.columns]
+    }
 }
 
 /// A tensor [rows, columns] that several threads fill, each its own part.
@@ -46,6 +50,12 @@ impl<T: Element> Output<T> {
         Output { numbers: tensor.data_ptr().cast(), tensor, rows, columns }
     }
 
+    /// All numbers, to be written: what they are before is not known.
+    pub fn numbers_mut(&mut self) -> &mut [T] {
+        // Safety: so many numbers have their place there; any bits are a number.
+        unsafe { std::slice::from_raw_parts_mut(self.numbers, self.rows * self.columns) }
+    }
+
     /// Where `len` numbers from (row, column) on are written.
     ///
     /// # Safety
@@ -61,4 +71,11 @@ impl<T: Element> Output<T> {
     pub fn into_tensor(self) -> Tensor {
         self.tensor
     }
+}
+
+/// The numbers of a tensor on the CPU that lie in one piece, to be changed in place.
+pub(super) fn numbers_mut<T: Element>(tensor: &mut Tensor) -> Option<&mut [T]> {
+    let len = Matrix::<T>::of(tensor)?.numbers.len();
+    // Safety: so many numbers of that type lie there, and the tensor is borrowed for as long.
+    Some(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), len) })
 }

@@ -1,0 +1,27 @@
+//! Plain loops that the compiler makes vectors of, compiled twice: for CPUs with AVX2 and FMA, and for any.
+
+/// A loop over numbers.
+pub(super) trait Loop {
+    /// To be marked `#[inline(always)]`, as all that it calls, so that it is compiled for the CPU of its caller.
+    fn run<const FMA: bool>(self);
+}
+
+/// Runs `work` in the form that this CPU is fastest with.
+pub(super) fn run(work: impl Loop) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        #[target_feature(enable = "avx2,fma")]
+        fn run_avx2(work: impl Loop) {
+            work.run::<true>();
+        }
+        // Safety: the CPU was asked.
+        return unsafe { run_avx2(work) };
+    }
+    work.run::<false>();
+}
+
+/// `a * b + c`: rounded once where the CPU does so in one instruction, twice where it would have to call a function for it.
+#[inline(always)]
+pub(super) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
