@@ -19,6 +19,7 @@ mod routes;
 mod schema;
 mod server;
 mod sse;
+mod status_hold;
 mod tgi;
 mod toolkit;
 

@@ -18,6 +18,7 @@ use super::{Sent, Understood};
 use crate::error::Error;
 use crate::generation::{ChatRequest, Input, MaxLength, Service};
 use crate::http::json::refuse;
+use crate::http::status_hold::hold;
 use crate::http::{HttpSettings, reply};
 
 /// A request as it was understood.
@@ -90,7 +91,7 @@ pub(super) async fn respond(
     let Asked { request, n, shown, head, stream } = asked;
     let mut generations = service.start_several(request, n).await?;
     if let Some(plan) = stream {
-        stream::hold(&mut generations[0], status_hold).await?;
+        hold(&mut generations[0], status_hold).await?;
         let answers = generations.into_iter().map(|g| ChatAnswer::new(g, service.clone(), shown.clone()));
         return Ok(stream::respond(response, ChatChunks { head, plan, n }, answers.collect()));
     }

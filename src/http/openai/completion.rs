@@ -17,6 +17,7 @@ use super::{Sent, Understood};
 use crate::error::Error;
 use crate::generation::{ChatRequest, Generation, Input, MaxLength, Service};
 use crate::http::json::refuse;
+use crate::http::status_hold::hold;
 use crate::http::{HttpSettings, reply};
 
 /// OpenAI's and vLLM's.
@@ -124,7 +125,7 @@ pub(super) async fn respond(
     });
     let mut started: Vec<(Generation, Shown)> = try_join_all(started).await?.into_iter().flatten().collect();
     if let Some(plan) = stream {
-        stream::hold(&mut started[0].0, status_hold).await?;
+        hold(&mut started[0].0, status_hold).await?;
         let answers = started.into_iter().map(|(generation, shown)| CompletionAnswer::new(generation, shown));
         return Ok(stream::respond(response, CompletionChunks { head, plan, n }, answers.collect()));
     }

@@ -1,18 +1,17 @@
 //! Answers as they are written: chunks of all choices in one stream of events, which `[DONE]` ends.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use futures_util::stream::{StreamExt, iter, select_all, unfold};
 use serde::Serialize;
-use tokio::time::timeout;
 
 use super::error;
 use super::reply::Usage;
 use super::request::GenerationFields;
 use crate::error::Error;
-use crate::generation::{self, Finish, Generation};
+use crate::generation::{self, Finish};
 use crate::http::json::refuse;
 use crate::http::sse;
 
@@ -73,12 +72,6 @@ pub(super) trait Chunks: 'static {
     fn next(&self, index: usize, part: <Self::Answer as Answer>::Part, usage: Option<Usage>) -> Self::Chunk;
     /// The chunk that tells the cost of all choices.
     fn usage(&self, usage: Usage) -> Self::Chunk;
-}
-
-/// Waits until `generation` has left the queue, at most for `status_hold`: the response's status is sent after that, since
-/// platforms count requests without one to see that they must scale up. What fails before has a status of its own.
-pub(super) async fn hold(generation: &mut Generation, status_hold: Duration) -> Result<(), Error> {
-    timeout(status_hold, generation.admitted()).await.unwrap_or(Ok(()))
 }
 
 /// What the choices of a stream say to the stream.
