@@ -205,7 +205,12 @@ impl Engine {
         self.shared.status.num_reserved_tokens()
     }
 
-    /// How often the engine had nothing to do and yet something was held for somebody. Anything but 0 is a bug.
+    /// How often the engine had nothing to do and looked whether anything was still held.
+    pub fn num_checks(&self) -> u64 {
+        self.shared.status.num_checks()
+    }
+
+    /// How often it had nothing to do and yet something was held for somebody. Anything but 0 is a bug.
     pub fn num_leaks(&self) -> u64 {
         self.shared.status.num_leaks()
     }

@@ -9,6 +9,7 @@ mod hf;
 mod in_flight;
 mod json;
 mod messages;
+mod metrics;
 mod negotiation;
 mod openai;
 mod parameters;

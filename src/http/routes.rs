@@ -4,7 +4,7 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 use serde_json::json;
 
-use super::{HttpSettings, docs, error, openai, probes, tgi, toolkit};
+use super::{HttpSettings, docs, error, metrics, openai, probes, tgi, toolkit};
 use crate::error::Error;
 
 /// Every path, with what answers its GET and HEAD, and what answers its POST.
@@ -134,7 +134,7 @@ impl Entry {
             resource = match self.get {
                 Some(Get::Ready) => resource.route(route.to(probes::ready)),
                 Some(Get::Live) => resource.route(route.to(probes::live)),
-                Some(Get::Metrics) => resource.route(route.to(probes::metrics)),
+                Some(Get::Metrics) => resource.route(route.to(metrics::metrics)),
                 Some(Get::Info) => resource.route(route.to(tgi::info)),
                 Some(Get::OpenApi) => resource.route(route.to(docs::openapi)),
                 Some(Get::Docs) => resource.route(route.to(docs::page)),
