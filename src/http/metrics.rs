@@ -27,6 +27,12 @@ pub(super) async fn metrics(service: web::Data<Service>) -> HttpResponse {
             value: engine.num_reserved_tokens() as u64,
         },
         Metric {
+            name: "sardine_picture_bytes",
+            kind: "gauge",
+            help: "Bytes of the prepared pictures of the requests that wait or run.",
+            value: service.held_picture_bytes(),
+        },
+        Metric {
             name: "sardine_idle_checks_total",
             kind: "counter",
             help: "Looks at the idle engine for memory that is still held.",

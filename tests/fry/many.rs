@@ -138,7 +138,7 @@ async fn client(server: &Server, alone: &[Alone], mut random: Random) -> usize {
 /// Everything that was taken is given back: nobody runs or waits, nothing is reserved, and the idle engine found nothing held.
 async fn is_idle(server: &Server, somebody: &Alone) {
     let nobody = |metrics: &str| {
-        ["inf_batch_current_size", "inf_queue_size", "sardine_kv_tokens_reserved"]
+        ["inf_batch_current_size", "inf_queue_size", "sardine_kv_tokens_reserved", "sardine_picture_bytes"]
             .iter()
             .all(|gauge| sample(metrics, gauge) == 0)
     };
