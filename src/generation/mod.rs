@@ -71,6 +71,7 @@ impl Service {
         }
         let answer = Submission {
             arrived,
+            prompt_ids: prompt.ids.as_slice().into(),
             prompt: Arc::new(prompt),
             opens_thinking,
             max_new_tokens,
@@ -125,6 +126,7 @@ impl Service {
         let first = answer.prompt_logprobs.and(answer.prompt.ids.first());
         Ok(Generation {
             events: Some(events),
+            prompt_ids: answer.prompt_ids.clone(),
             prompt_tokens: first.map(|id| first_prompt_token(&self.chat, *id)).into_iter().collect(),
             chat: self.chat.clone(),
             decoder: self.chat.decoder(answer.skip_special_tokens),
@@ -221,6 +223,8 @@ type PictureShare = Option<Arc<dyn Any + Send + Sync>>;
 struct Submission {
     arrived: Instant,
     prompt: Arc<Prompt>,
+    /// The prompt without its pictures, which an answer must not keep once the engine has let them go.
+    prompt_ids: Arc<[u32]>,
     opens_thinking: bool,
     max_new_tokens: usize,
     prompt_logprobs: Option<usize>,
@@ -235,6 +239,7 @@ struct Submission {
 pub struct Generation {
     /// `None` once the answer has ended.
     events: Option<TokenStream>,
+    prompt_ids: Arc<[u32]>,
     /// Those that the engine has scored so far.
     prompt_tokens: Vec<PromptToken>,
     chat: Arc<Chat>,
@@ -316,6 +321,11 @@ impl Generation {
         }
         let finish = generation.finish.unwrap_or(Finish::Length);
         Ok(Answer { prompt: generation.prompt_tokens, text, tokens, finish, usage: generation.usage })
+    }
+
+    /// The ids of the prompt's tokens.
+    pub fn prompt_ids(&self) -> Arc<[u32]> {
+        self.prompt_ids.clone()
     }
 
     /// The prompt's tokens, where the request asked for them: complete when [`Generation::next`] returns for the first time.
