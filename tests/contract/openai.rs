@@ -63,6 +63,8 @@ async fn a_chat_is_answered_as_openai_would() {
 #[tokio::test]
 async fn a_streamed_chat_is_the_whole_one_in_pieces() {
     let bench = Bench::start().await;
+    let head = chat(&bench, json!({"stream": true, "n": 2})).await;
+    assert_eq!(head.header("x-prompt-tokens").unwrap(), bench.seen()[0].ids.len().to_string());
     let reply = chat(&bench, json!({"stream": true, "stream_options": {"include_usage": true}})).await;
     assert_eq!(reply.status, StatusCode::OK, "{}", reply.text);
     assert_eq!(reply.header("content-type"), Some("text/event-stream"));
@@ -409,6 +411,9 @@ async fn a_wrong_request_is_told_its_place() {
     assert_eq!(too_long.json()["error"]["code"], "context_length_exceeded");
     let wrong_method = bench.get(CHAT).await;
     assert_eq!((wrong_method.status, wrong_method.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, Some("POST")));
+    for reply in [wrong_method, bench.post_to("/v1/embeddings", json!({})).await] {
+        assert!(reply.json()["error"]["message"].is_string(), "OpenAI's clients show no other form: {}", reply.text);
+    }
 }
 
 #[tokio::test]

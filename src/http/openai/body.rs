@@ -73,9 +73,23 @@ fn fields<T: DeserializeOwned>(body: &Value) -> Result<(T, BTreeSet<String>), Er
     let fields = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(body, &mut ignore));
     let fields = fields.map_err(|error| {
         let path = error.path().to_string();
-        refuse(if path == "." { "" } else { &path }, &format!("is wrong: {}", error.inner()))
+        refuse(if path == "." { "" } else { &path }, &format!("is wrong: {}", in_words(error.inner().to_string())))
     })?;
     Ok((fields, ignored))
+}
+
+/// serde's message about a value, which names types as Rust does.
+fn in_words(message: String) -> String {
+    const WORDS: [(&str, &str); 6] = [
+        ("expected u32", "expected a whole number from 0 to 4294967295"),
+        ("expected i64", "expected a whole number"),
+        ("expected f32", "expected a number"),
+        ("expected f64", "expected a number"),
+        ("expected a sequence", "expected a list"),
+        ("expected struct StreamOptions", "expected an object"),
+    ];
+    let named = WORDS.iter().find(|(named, _)| message.ends_with(named));
+    named.map_or(message.clone(), |(named, words)| message.replace(named, words))
 }
 
 /// Whether `ignored` names `path`, or something that it is in.
@@ -113,6 +127,20 @@ mod tests {
             let Err(Error::Invalid { param, .. }) = asks(field, json!({})) else { panic!("{field} was accepted") };
             assert_eq!(param.as_deref(), Some(field));
             assert!(asks(field, Value::Null).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_error_speaks_of_json_and_not_of_rust() {
+        for (field, value, words) in [
+            ("max_tokens", json!(-1), "integer `-1`, expected a whole number from 0 to 4294967295"),
+            ("temperature", json!("hot"), "string \"hot\", expected a number"),
+            ("messages", json!("hi"), "string \"hi\", expected a list"),
+            ("stream_options", json!(1), "integer `1`, expected an object"),
+            ("stream", json!("yes"), "string \"yes\", expected a boolean"),
+        ] {
+            let message = chat(json!({field: value})).unwrap_err().to_string();
+            assert!(message.ends_with(words), "{message}");
         }
     }
 

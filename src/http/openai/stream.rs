@@ -83,7 +83,14 @@ enum Said<P> {
 }
 
 /// Streams `answers`, one choice each.
-pub(super) fn respond<C: Chunks>(response: HttpResponseBuilder, chunks: C, answers: Vec<C::Answer>) -> HttpResponse {
+pub(super) fn respond<C: Chunks>(
+    mut response: HttpResponseBuilder,
+    chunks: C,
+    answers: Vec<C::Answer>,
+) -> HttpResponse {
+    let begun: Vec<generation::Usage> = answers.iter().map(Answer::usage).collect();
+    let prompt_tokens = Usage::of(&begun, chunks.answers_to_a_prompt()).prompt_tokens;
+    response.insert_header(("x-prompt-tokens", prompt_tokens.to_string()));
     let costs = vec![generation::Usage::default(); answers.len()];
     let openings = (0..answers.len()).filter_map(|index| chunks.first(index));
     let openings: Vec<Bytes> = openings.map(|chunk| sse::event(&chunk)).collect();
