@@ -147,6 +147,23 @@ async fn a_failure_before_the_request_leaves_the_queue_has_its_status() {
 }
 
 #[tokio::test]
+async fn a_turn_that_does_not_come_after_the_status_was_sent_is_told_inside_the_stream() {
+    let settings = HttpSettings { status_hold: Duration::from_millis(50), ..settings() };
+    let bench = Bench::with(settings, EngineLimits { max_batch_size: 1, ..limits() }).await;
+    bench.script.set(Mode::Endless(5));
+    let body = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900}});
+    let taken = tokio::spawn(bench.request(Method::POST, "/").json(&body).send());
+    bench.wait_until("the slot is taken", |bench| bench.service.num_running() == 1).await;
+    for (path, body) in requests() {
+        let request = bench.request(Method::POST, path).header("x-request-timeout", "0.3").json(&body);
+        let reply = bench.send(request).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        assert_eq!(last_event(&reply.text)["error_type"], "overloaded", "{path}");
+    }
+    taken.abort();
+}
+
+#[tokio::test]
 async fn a_failure_after_it_is_the_last_event() {
     let bench = Bench::start().await;
     for (path, body) in requests() {

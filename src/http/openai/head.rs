@@ -9,7 +9,7 @@ use crate::http::json::refuse;
 /// Names that clients send where they name no model: huggingface_hub's and TGI's.
 const NO_NAMES: [&str; 3] = ["", "dummy", "tgi"];
 
-/// Bytes of a request's own id.
+/// Characters of a request's own id.
 const MAX_ID_LEN: usize = 256;
 
 #[derive(Debug, Clone)]
@@ -27,9 +27,8 @@ impl Head {
         let model = fields.model.take().filter(|name| !NO_NAMES.contains(&name.as_str()));
         let id = match fields.request_id.take() {
             // It is in every chunk.
-            Some(id) if id.len() > MAX_ID_LEN => {
-                let message = format!("has {} bytes, more than {MAX_ID_LEN}", id.len());
-                return Err(refuse("request_id", &message));
+            Some(id) if id.chars().count() > MAX_ID_LEN => {
+                return Err(refuse("request_id", &format!("is longer than {MAX_ID_LEN} characters")));
             }
             Some(id) => id,
             None => uuid::Uuid::new_v4().simple().to_string(),

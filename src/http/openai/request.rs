@@ -67,7 +67,7 @@ pub(in crate::http) struct GenerationFields {
     pub(super) return_token_ids: Option<bool>,
     /// Tokens are called `token_id:17` in log-probabilities, for those that are no text by themselves.
     pub(super) return_tokens_as_token_ids: Option<bool>,
-    /// The reply's id ends with it. Up to 256 bytes.
+    /// The reply's id ends with it.
     #[schema(max_length = 256)]
     pub(super) request_id: Option<String>,
     /// The prompt is cut to its last tokens, as many as this.
