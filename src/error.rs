@@ -52,6 +52,10 @@ pub enum Overload {
     QueueFull {
         places: usize,
     },
+    /// The pictures of the requests that wait and run take all the memory for them.
+    PicturesFull {
+        bytes: u64,
+    },
     /// By what was measured its turn comes after its client has stopped waiting.
     WaitTooLong {
         expected: Duration,
@@ -65,6 +69,10 @@ impl Overload {
     fn message(self) -> String {
         match self {
             Overload::QueueFull { places } => format!("all {places} places of its queue are taken"),
+            Overload::PicturesFull { bytes } => format!(
+                "the pictures of the requests before it take nearly all of the {} MiB for them (--picture-memory)",
+                bytes >> 20
+            ),
             Overload::WaitTooLong { expected, left } => format!(
                 "the request would wait about {:.1} s for its turn, and its client waits {:.1} s",
                 expected.as_secs_f64(),

@@ -1,5 +1,6 @@
 //! The async side's handle on the engine: submit a prompt, get a stream of tokens, ask how it is.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub struct Request {
     pub deadline: Option<Instant>,
     /// The sequence ends with the first token after this, counted from when it leaves the queue.
     pub max_time: Option<Duration>,
+    /// Dropped with the sequence and not before: what stands for the memory that it takes.
+    pub share: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// What a sequence tells its client.
@@ -173,6 +176,11 @@ impl Engine {
         Ok(())
     }
 
+    /// The error of a request that is not taken: it says when to come again, by what was measured.
+    pub fn overloaded(&self, why: Overload) -> Error {
+        self.shared.overloaded(why)
+    }
+
     pub fn health(&self) -> Health {
         self.shared.status.health()
     }
@@ -205,7 +213,12 @@ impl Engine {
         self.shared.status.num_reserved_tokens()
     }
 
-    /// How often the engine had nothing to do and yet something was held for somebody. Anything but 0 is a bug.
+    /// How often the engine had nothing to do and looked whether anything was still held.
+    pub fn num_checks(&self) -> u64 {
+        self.shared.status.num_checks()
+    }
+
+    /// How often it had nothing to do and yet something was held for somebody. Anything but 0 is a bug.
     pub fn num_leaks(&self) -> u64 {
         self.shared.status.num_leaks()
     }

@@ -2,9 +2,11 @@
 //!
 //! `handle` is the async side's end and `stream` what it gets, `queue` where requests wait, `worker` the thread that owns the
 //! model, `scheduler` the policy, `sequence` a request on its way, `status` what the thread publishes, `step` the seam to the
-//! model, `plan` what fits in the memory, `prompt` and `sampling` what a request is made of.
+//! model, `plan` what fits in the memory, `picture_room` what of it the pictures of requests may take, `prompt` and `sampling`
+//! what a request is made of.
 
 mod handle;
+mod picture_room;
 mod plan;
 #[cfg(test)]
 mod policy;
@@ -19,6 +21,7 @@ mod stream;
 mod worker;
 
 pub use handle::{Ended, Engine, EngineLimits, Event, Request};
+pub use picture_room::{PictureDemand, PicturePlace, PictureRoom};
 pub use plan::{Costs, MemoryPlan, Wanted};
 pub use prompt::{Grid, Picture, PlacedPicture, Prompt};
 pub use sampling::Sampling;

@@ -3,6 +3,8 @@
 
 use serde::Serialize;
 
+use super::picture_room::{PicturePlace, PictureRoom};
+
 /// What a model costs, in bytes; told by whoever knows its tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Costs {
@@ -31,6 +33,8 @@ pub struct Wanted {
     pub max_model_len: Option<usize>,
     /// Tokens of the longest sequence that the model was made for.
     pub trained_len: usize,
+    /// Room for the prepared pictures of requests.
+    pub pictures: PictureRoom,
 }
 
 /// What is served within which memory.
@@ -49,7 +53,10 @@ pub struct MemoryPlan {
     pub sequences_bytes: u64,
     /// Keys and values of all sequences.
     pub kv_bytes: u64,
-    /// The sum of the five above.
+    /// Prepared pictures of the requests that wait or run.
+    pub waiting_pictures_bytes: u64,
+    pub waiting_pictures_place: PicturePlace,
+    /// The sum of the six above, less pictures that are not in this memory.
     pub planned_bytes: u64,
     /// Recurrent states of one sequence.
     pub bytes_per_sequence: u64,
@@ -84,7 +91,9 @@ impl MemoryPlan {
     /// 32768, as one of them can have beside the others' states, up to 32768. Keys and values share what is left: such a
     /// plan runs many short sequences at once, or few long ones.
     pub fn new(costs: &Costs, wanted: Wanted, device: String, available_bytes: Option<u64>) -> MemoryPlan {
-        let memory = Memory { costs, bytes: available_bytes };
+        let pictures = wanted.pictures;
+        let pictures_here = if pictures.place == PicturePlace::Device { pictures.bytes } else { 0 };
+        let memory = Memory { costs, bytes: available_bytes.map(|bytes| bytes.saturating_sub(pictures_here)) };
         let wished = wanted.max_model_len.unwrap_or_else(|| memory.default_len(wanted)).min(wanted.trained_len);
         let batch = (1..=wanted.max_batch_size).rev().find(|batch| memory.fits(*batch, wished));
         let (max_batch_size, max_model_len) = match batch {
@@ -102,7 +111,9 @@ impl MemoryPlan {
             picture_bytes: costs.vision_per_token * largest_picture_tokens as u64,
             sequences_bytes: costs.per_sequence * max_batch_size as u64,
             kv_bytes: costs.per_kv_token * max_kv_tokens as u64,
-            planned_bytes: 0,
+            waiting_pictures_bytes: pictures.bytes,
+            waiting_pictures_place: pictures.place,
+            planned_bytes: pictures_here,
             bytes_per_sequence: costs.per_sequence,
             bytes_per_kv_token: costs.per_kv_token,
             largest_picture_tokens,
@@ -112,7 +123,7 @@ impl MemoryPlan {
             max_model_len,
             max_kv_tokens,
         };
-        plan.planned_bytes =
+        plan.planned_bytes +=
             plan.weights_bytes + plan.step_bytes + plan.picture_bytes + plan.sequences_bytes + plan.kv_bytes;
         plan
     }
@@ -143,9 +154,13 @@ impl MemoryPlan {
 
     /// The plan for a person, a line for each part.
     pub fn table(&self) -> String {
-        let pictures = match self.largest_picture_tokens {
-            0 => "no vision tower".to_owned(),
-            tokens => format!("the largest, {tokens} tokens"),
+        let (picture, pictures) = match (self.largest_picture_tokens, self.waiting_pictures_place) {
+            (0, _) => ("no vision tower".to_owned(), ""),
+            (tokens, PicturePlace::Device) => (format!("the largest, {tokens} tokens"), "of requests that wait or run"),
+            (tokens, PicturePlace::Host) => (
+                format!("the largest, {tokens} tokens"),
+                "of requests that wait or run, in the machine's own memory: not part of the plan",
+            ),
         };
         let available = self.available_bytes.map_or("unknown".to_owned(), in_units);
         let each = |bytes: u64, what: &str| format!("{what}, {} each", in_units(bytes));
@@ -153,7 +168,7 @@ impl MemoryPlan {
             ("available", available, format!("on {}", self.device)),
             ("weights", in_units(self.weights_bytes), String::new()),
             ("a step", in_units(self.step_bytes), "activations of the largest".to_owned()),
-            ("pictures", in_units(self.picture_bytes), pictures),
+            ("a picture", in_units(self.picture_bytes), picture),
             (
                 "states",
                 in_units(self.sequences_bytes),
@@ -164,6 +179,7 @@ impl MemoryPlan {
                 in_units(self.kv_bytes),
                 each(self.bytes_per_kv_token, &format!("{} tokens", self.max_kv_tokens)),
             ),
+            ("pictures", in_units(self.waiting_pictures_bytes), pictures.to_owned()),
             ("planned", in_units(self.planned_bytes), String::new()),
             (
                 "serves",
@@ -245,7 +261,7 @@ fn in_units(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Costs, MemoryPlan, Wanted};
+    use super::{Costs, MemoryPlan, PicturePlace, PictureRoom, Wanted};
 
     const GIB: u64 = 1 << 30;
     const MIB: u64 = 1 << 20;
@@ -261,8 +277,10 @@ mod tests {
         per_kv_token: 32 << 10,
     };
 
+    const NO_PICTURES: PictureRoom = PictureRoom { bytes: 0, place: PicturePlace::Device };
+
     fn wanted(max_model_len: Option<usize>) -> Wanted {
-        Wanted { max_batch_size: 8, max_model_len, trained_len: 262_144 }
+        Wanted { max_batch_size: 8, max_model_len, trained_len: 262_144, pictures: NO_PICTURES }
     }
 
     fn plan(wanted: Wanted, available: u64) -> MemoryPlan {
@@ -328,6 +346,21 @@ mod tests {
     }
 
     #[test]
+    fn the_pictures_of_requests_take_their_room_from_keys_and_values_unless_they_are_elsewhere() {
+        let plan = |bytes, place| plan(Wanted { pictures: PictureRoom { bytes, place }, ..wanted(None) }, 14 * GIB);
+        let (none, here, elsewhere) =
+            (plan(0, PicturePlace::Device), plan(GIB, PicturePlace::Device), plan(GIB, PicturePlace::Host));
+        assert_eq!(none.max_kv_tokens - here.max_kv_tokens, (GIB / COSTS.per_kv_token) as usize);
+        assert_eq!(
+            (here.lacking_bytes(), here.planned_bytes - here.kv_bytes),
+            (0, none.planned_bytes - none.kv_bytes + GIB)
+        );
+        assert_eq!((elsewhere.max_kv_tokens, elsewhere.planned_bytes), (none.max_kv_tokens, none.planned_bytes));
+        assert!(here.table().contains("pictures         1.0 GiB  of requests that wait or run\n"), "{}", here.table());
+        assert!(elsewhere.table().contains("the machine's own memory"), "{}", elsewhere.table());
+    }
+
+    #[test]
     fn without_knowledge_of_the_memory_everything_is_as_asked() {
         let plan = MemoryPlan::new(&COSTS, wanted(None), "cuda:0".to_owned(), None);
         assert_eq!((plan.max_batch_size, plan.max_model_len, plan.max_kv_tokens), (8, 32_768, 8 * 32_768));
@@ -353,7 +386,7 @@ mod tests {
     mod any {
         use proptest::prelude::*;
 
-        use super::super::{Costs, MemoryPlan, Wanted};
+        use super::super::{Costs, MemoryPlan, PicturePlace, PictureRoom, Wanted};
 
         proptest! {
             #[test]
@@ -363,12 +396,14 @@ mod tests {
                 (per_sequence, per_kv_token) in (0_u64..1 << 28, 0_u64..1 << 18),
                 (max_batch_size, trained_len) in (1_usize..1024, 1_usize..1 << 20),
                 asked in proptest::option::of(1_usize..1 << 20),
+                picture_bytes in 0_u64..1 << 30,
             ) {
                 let costs = Costs {
                     weights, step, step_per_context_token: 100, vision_per_token, largest_picture: 16_384, per_sequence, per_kv_token,
                 };
                 let max_model_len = asked.map(|len| len.min(trained_len));
-                let wanted = Wanted { max_batch_size, max_model_len, trained_len };
+                let pictures = PictureRoom { bytes: picture_bytes, place: PicturePlace::Device };
+                let wanted = Wanted { max_batch_size, max_model_len, trained_len, pictures };
                 let plan = MemoryPlan::new(&costs, wanted, "cpu".to_owned(), Some(available));
                 prop_assert!((1..=max_batch_size).contains(&plan.max_batch_size));
                 prop_assert!((1..=max_model_len.unwrap_or(trained_len)).contains(&plan.max_model_len));

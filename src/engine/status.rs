@@ -20,6 +20,7 @@ pub(super) struct Status {
     num_reserved_tokens: AtomicUsize,
     /// Moving average of how long a sequence holds its slot; 0 before the first has ended.
     mean_slot_ms: AtomicU64,
+    num_checks: AtomicU64,
     num_leaks: AtomicU64,
 }
 
@@ -32,6 +33,7 @@ impl Status {
             num_slots: AtomicUsize::new(num_slots),
             num_reserved_tokens: AtomicUsize::new(0),
             mean_slot_ms: AtomicU64::new(0),
+            num_checks: AtomicU64::new(0),
             num_leaks: AtomicU64::new(0),
         }
     }
@@ -87,6 +89,15 @@ impl Status {
 
     pub fn record_leak(&self) {
         self.num_leaks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a look at the idle engine, after the leak that it may have found: whoever sees the one sees the other.
+    pub fn record_check(&self) {
+        self.num_checks.fetch_add(1, Ordering::Release);
+    }
+
+    pub fn num_checks(&self) -> u64 {
+        self.num_checks.load(Ordering::Acquire)
     }
 
     pub fn num_leaks(&self) -> u64 {

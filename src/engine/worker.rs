@@ -207,11 +207,14 @@ impl<'a> Worker<'a> {
     fn rest(&mut self) {
         self.free_memory();
         let held = self.runner.held();
-        let num_slots = self.shared.limits.max_batch_size;
-        let lost_slots = num_slots - self.free_slots.len();
-        if held == Held::default() && lost_slots == 0 {
-            return;
+        let lost_slots = self.shared.limits.max_batch_size - self.free_slots.len();
+        if held != Held::default() || lost_slots > 0 {
+            self.free_leak(held, lost_slots);
         }
+        self.shared.status.record_check();
+    }
+
+    fn free_leak(&mut self, held: Held, lost_slots: usize) {
         self.shared.status.record_leak();
         let Held { sequences, kv_tokens, pictures } = held;
         tracing::error!(
@@ -221,6 +224,7 @@ impl<'a> Worker<'a> {
             lost_slots,
             "the engine is idle and yet memory is held; it is freed"
         );
+        let num_slots = self.shared.limits.max_batch_size;
         self.free_slots = all_slots(num_slots);
         self.released = all_slots(num_slots);
         self.free_memory();

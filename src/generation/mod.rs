@@ -5,6 +5,7 @@ mod request;
 mod stop_strings;
 mod tokenize;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,7 @@ impl Service {
         self.check_ready()?; // before pictures are fetched for nobody
         let prepared = self.prepare(&request.media, request.input, request.length.truncate);
         let prepared = before(request.deadline, prepared).await.unwrap_or_else(|| Err(Error::missed_deadline()));
-        let ChatPrompt { prompt, opens_thinking } = prepared?;
+        let (ChatPrompt { prompt, opens_thinking }, share) = prepared?;
         let max_new_tokens = max_new_tokens(request.length.max, prompt.len(), self.engine.limits().max_model_len)?;
         if max_new_tokens == 0 && request.prompt_logprobs.is_none() {
             let message = "0 new tokens are asked for, and nothing about the prompt";
@@ -70,23 +71,34 @@ impl Service {
         }
         let answer = Submission {
             arrived,
+            prompt_ids: prompt.ids.as_slice().into(),
             prompt: Arc::new(prompt),
             opens_thinking,
             max_new_tokens,
             prompt_logprobs: request.prompt_logprobs,
             deadline: request.deadline,
             max_time: request.length.max_time,
+            share,
             stop: request.stop,
             skip_special_tokens: request.skip_special_tokens,
         };
         (0..count).map(|index| self.submit(&answer, reseeded(&sampling, index))).collect()
     }
 
-    /// Pictures fetched, the text rendered and tokenised.
-    async fn prepare(&self, media: &[Source], input: Input, truncate: Option<usize>) -> Result<ChatPrompt, Error> {
-        let pictures = self.media.pictures(media).await?;
+    /// Pictures fetched, the text rendered and tokenised; beside it, what its pictures take of the memory for them.
+    async fn prepare(
+        &self,
+        media: &[Source],
+        input: Input,
+        truncate: Option<usize>,
+    ) -> Result<(ChatPrompt, PictureShare), Error> {
+        let pictures = self.media.pictures(media).await.map_err(|error| match error {
+            Error::Overloaded { why, .. } => self.engine.overloaded(why),
+            other => other,
+        })?;
+        let share = pictures.share();
         let chat = self.chat.clone();
-        blocking(move || match &input {
+        let prompt = blocking(move || match &input {
             Input::Conversation(conversation) => chat.prompt(conversation, &pictures, truncate),
             Input::Raw(text) => {
                 let prompt = chat.raw_prompt(text, &pictures, truncate)?;
@@ -96,8 +108,8 @@ impl Service {
                 let prompt = chat.token_prompt(ids, truncate)?;
                 Ok(ChatPrompt { prompt, opens_thinking: false })
             }
-        })
-        .await
+        });
+        Ok((prompt.await?, share))
     }
 
     fn submit(&self, answer: &Submission, sampling: Sampling) -> Result<Generation, Error> {
@@ -109,10 +121,12 @@ impl Service {
             prompt_logprobs: answer.prompt_logprobs,
             deadline: answer.deadline,
             max_time: answer.max_time,
+            share: answer.share.clone(),
         })?;
         let first = answer.prompt_logprobs.and(answer.prompt.ids.first());
         Ok(Generation {
             events: Some(events),
+            prompt_ids: answer.prompt_ids.clone(),
             prompt_tokens: first.map(|id| first_prompt_token(&self.chat, *id)).into_iter().collect(),
             chat: self.chat.clone(),
             decoder: self.chat.decoder(answer.skip_special_tokens),
@@ -159,6 +173,11 @@ impl Service {
         self.engine.memory_plan()
     }
 
+    /// Bytes of the pictures that requests hold, from when they are prepared until the answer has ended.
+    pub fn held_picture_bytes(&self) -> u64 {
+        self.media.held_bytes()
+    }
+
     /// The engine, for whoever reports how it is.
     pub fn engine(&self) -> &Engine {
         &self.engine
@@ -197,15 +216,21 @@ impl Service {
     }
 }
 
+/// What a request's pictures take of the memory for them, for as long as it is kept.
+type PictureShare = Option<Arc<dyn Any + Send + Sync>>;
+
 /// What the answers to one request share.
 struct Submission {
     arrived: Instant,
     prompt: Arc<Prompt>,
+    /// The prompt without its pictures, which an answer must not keep once the engine has let them go.
+    prompt_ids: Arc<[u32]>,
     opens_thinking: bool,
     max_new_tokens: usize,
     prompt_logprobs: Option<usize>,
     deadline: Option<Instant>,
     max_time: Option<Duration>,
+    share: PictureShare,
     stop: Stop,
     skip_special_tokens: bool,
 }
@@ -214,6 +239,7 @@ struct Submission {
 pub struct Generation {
     /// `None` once the answer has ended.
     events: Option<TokenStream>,
+    prompt_ids: Arc<[u32]>,
     /// Those that the engine has scored so far.
     prompt_tokens: Vec<PromptToken>,
     chat: Arc<Chat>,
@@ -295,6 +321,11 @@ impl Generation {
         }
         let finish = generation.finish.unwrap_or(Finish::Length);
         Ok(Answer { prompt: generation.prompt_tokens, text, tokens, finish, usage: generation.usage })
+    }
+
+    /// The ids of the prompt's tokens.
+    pub fn prompt_ids(&self) -> Arc<[u32]> {
+        self.prompt_ids.clone()
     }
 
     /// The prompt's tokens, where the request asked for them: complete when [`Generation::next`] returns for the first time.

@@ -9,6 +9,7 @@ mod hf;
 mod in_flight;
 mod json;
 mod messages;
+mod metrics;
 mod negotiation;
 mod openai;
 mod parameters;
@@ -19,6 +20,7 @@ mod routes;
 mod schema;
 mod server;
 mod sse;
+mod status_hold;
 mod tgi;
 mod toolkit;
 

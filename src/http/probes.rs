@@ -1,4 +1,4 @@
-//! The routes that say how the server is: readiness, liveness, and the toolkit's two numbers.
+//! The routes that say whether the server is there: readiness and liveness.
 
 use actix_web::http::header::ContentType;
 use actix_web::{HttpResponse, web};
@@ -30,17 +30,6 @@ pub(super) async fn ready(service: web::Data<Service>) -> HttpResponse {
 )]
 pub(super) async fn live() -> HttpResponse {
     ok()
-}
-
-/// Sequences that run and requests that wait, in the toolkit's form.
-#[utoipa::path(
-    get, path = "/metrics", tag = "Server",
-    responses((status = 200, description = "Two samples.", body = String, content_type = "text/plain")),
-)]
-pub(super) async fn metrics(service: web::Data<Service>) -> HttpResponse {
-    let (running, queued) = (service.num_running(), service.queue_len());
-    let text = format!("inf_batch_current_size {running}\ninf_queue_size {queued}\n");
-    HttpResponse::Ok().content_type(ContentType::plaintext()).body(text)
 }
 
 fn ok() -> HttpResponse {

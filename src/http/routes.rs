@@ -4,7 +4,7 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 use serde_json::json;
 
-use super::{HttpSettings, docs, error, openai, probes, tgi, toolkit};
+use super::{HttpSettings, docs, error, metrics, openai, probes, tgi, toolkit};
 use crate::error::Error;
 
 /// Every path, with what answers its GET and HEAD, and what answers its POST.
@@ -83,8 +83,16 @@ pub(super) async fn not_found(request: HttpRequest, settings: web::Data<HttpSett
     let table = table(&settings);
     let routes: Vec<String> = table.iter().map(|entry| format!("{} {}", entry.allowed(), entry.path)).collect();
     let missing = Error::NotFound(format!("{} {}", request.method(), request.path()));
+    if is_openais(request.path()) {
+        return openai::respond_error(&missing);
+    }
     let body = json!({ "error": missing.to_string(), "error_type": error::error_type(&missing), "routes": routes });
     HttpResponse::build(error::status(&missing)).json(body)
+}
+
+/// Whether errors at `path` are read by OpenAI's clients, wherever a proxy or a client puts its `/v1`.
+fn is_openais(path: &str) -> bool {
+    path.split('/').any(|segment| segment == "v1")
 }
 
 /// All rows.
@@ -134,7 +142,7 @@ impl Entry {
             resource = match self.get {
                 Some(Get::Ready) => resource.route(route.to(probes::ready)),
                 Some(Get::Live) => resource.route(route.to(probes::live)),
-                Some(Get::Metrics) => resource.route(route.to(probes::metrics)),
+                Some(Get::Metrics) => resource.route(route.to(metrics::metrics)),
                 Some(Get::Info) => resource.route(route.to(tgi::info)),
                 Some(Get::OpenApi) => resource.route(route.to(docs::openapi)),
                 Some(Get::Docs) => resource.route(route.to(docs::page)),
@@ -156,8 +164,9 @@ impl Entry {
         };
         let allowed = self.allowed();
         resource.default_service(web::to(move |request: HttpRequest| {
-            let (method, allowed) = (request.method().to_string(), allowed.to_owned());
-            async move { error::respond(&Error::MethodNotAllowed { method, allowed }) }
+            let refused = Error::MethodNotAllowed { method: request.method().to_string(), allowed: allowed.to_owned() };
+            let respond = if is_openais(request.path()) { openai::respond_error } else { error::respond };
+            async move { respond(&refused) }
         }))
     }
 

@@ -20,8 +20,9 @@ pub struct MediaLimits {
     /// `--max-images`, `SARDINE_MAX_IMAGES`: pictures of one request.
     pub max_images: usize,
     /// Tokens that the pictures of one request may cost together: what the context has room for (`--max-model-len`).
-    /// Patches take 24 KiB a token, so this bounds the memory of a request.
     pub max_image_tokens: usize,
+    /// `--picture-memory`, `SARDINE_PICTURE_MEMORY`: bytes of prepared pictures, over all requests that wait or run.
+    pub picture_memory: u64,
     /// `--image-timeout-ms`, `SARDINE_IMAGE_TIMEOUT_MS`: from the first connection to the last byte, redirects
     /// included.
     pub fetch_timeout: Duration,
@@ -47,6 +48,7 @@ impl Default for MediaLimits {
             max_images: 32,
             // What one picture of the checkpoint's full size costs: 400 MB of patches.
             max_image_tokens: 16_384,
+            picture_memory: 1 << 30,
             fetch_timeout: Duration::from_secs(10),
             max_redirects: 3,
             fetch_concurrency: 16,

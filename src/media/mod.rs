@@ -5,6 +5,7 @@ pub mod decode;
 mod fetch;
 mod format;
 mod limits;
+mod memory;
 pub mod patches;
 pub mod preprocess;
 pub mod resize;
@@ -12,8 +13,9 @@ mod rgb;
 pub mod size;
 mod source;
 
+use std::any::Any;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -23,6 +25,7 @@ use crate::checkpoint::Checkpoint;
 use crate::engine::Picture;
 use crate::error::Error;
 use fetch::Fetcher;
+use memory::{PictureMemory, Share};
 use preprocess::Preprocess;
 use source::Located;
 
@@ -38,10 +41,51 @@ pub enum Source {
     File(Bytes),
 }
 
-/// Tokens that the largest picture of `checkpoint` costs; 0 where it has no vision tower.
-pub fn largest_picture(checkpoint: &Checkpoint) -> Result<usize, String> {
-    let preprocess = Preprocess::load(checkpoint)?;
-    Ok(preprocess.map_or(0, |preprocess| preprocess.max_pixels / preprocess.factor().pow(2)))
+/// What a checkpoint's pictures cost; nothing where it has no vision tower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PictureCosts {
+    /// Tokens of the largest.
+    pub largest: usize,
+    /// Bytes that a prepared picture holds for each of its tokens.
+    pub bytes_per_token: u64,
+}
+
+impl PictureCosts {
+    /// Those of `checkpoint`'s pictures.
+    pub fn load(checkpoint: &Checkpoint) -> Result<PictureCosts, String> {
+        Ok(Preprocess::load(checkpoint)?.as_ref().map_or_else(PictureCosts::default, PictureCosts::of))
+    }
+
+    fn of(preprocess: &Preprocess) -> PictureCosts {
+        let pixels_per_token = preprocess.factor().pow(2);
+        let numbers_per_token = 3 * preprocess.temporal_patch_size * pixels_per_token;
+        PictureCosts {
+            largest: preprocess.max_pixels / pixels_per_token,
+            bytes_per_token: (numbers_per_token * size_of::<f32>()) as u64,
+        }
+    }
+}
+
+/// The prepared pictures of a request, in the order in which they were sent.
+#[derive(Debug, Clone)]
+pub struct Pictures {
+    pictures: Vec<Arc<Picture>>,
+    share: Option<Arc<Share>>,
+}
+
+impl Pictures {
+    /// Their share of the memory for pictures. Whoever keeps pictures keeps it as well: it is given back when it is dropped.
+    pub fn share(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.share.clone().map(|share| share as Arc<dyn Any + Send + Sync>)
+    }
+}
+
+impl Deref for Pictures {
+    type Target = [Arc<Picture>];
+
+    fn deref(&self) -> &[Arc<Picture>] {
+        &self.pictures
+    }
 }
 
 /// Turns the pictures of requests into what the vision tower reads. One for the whole process.
@@ -52,6 +96,7 @@ pub struct Media {
     /// `None` where remote pictures are not fetched.
     fetcher: Option<Fetcher>,
     fetches: Semaphore,
+    memory: Arc<PictureMemory>,
     /// Shared with the blocking threads, so that a decode whose client has left still counts until it ends.
     decodes: Arc<Semaphore>,
 }
@@ -62,9 +107,11 @@ impl Media {
         limits.check()?;
         let preprocess = Preprocess::load(checkpoint)?.map(Arc::new);
         let fetcher = if limits.allow_remote_images { Some(Fetcher::new(&limits)?) } else { None };
+        let costs = preprocess.as_deref().map_or_else(PictureCosts::default, PictureCosts::of);
         Ok(Media {
             preprocess,
             fetcher,
+            memory: PictureMemory::new(limits.picture_memory, costs.bytes_per_token),
             fetches: Semaphore::new(limits.fetch_concurrency),
             decodes: Arc::new(Semaphore::new(limits.decode_concurrency)),
             limits,
@@ -74,10 +121,11 @@ impl Media {
     /// The pictures of one request, in the order of `sources`, fetched and decoded side by side.
     ///
     /// Fails as a whole with the first failure: [`Error::MediaFetch`] where a remote picture could not be had or its
-    /// address was refused, else [`Error::Invalid`]. Dropping the future ends its downloads.
-    pub async fn pictures(&self, sources: &[Source]) -> Result<Vec<Arc<Picture>>, Error> {
+    /// address was refused, [`Error::Overloaded`] where other requests' pictures have left too little memory, else
+    /// [`Error::Invalid`]. Dropping the future ends its downloads.
+    pub async fn pictures(&self, sources: &[Source]) -> Result<Pictures, Error> {
         if sources.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Pictures { pictures: Vec::new(), share: None });
         }
         let Some(preprocess) = &self.preprocess else {
             return Err(Error::invalid(
@@ -92,22 +140,27 @@ impl Media {
                 self.limits.max_images
             )));
         }
-        let tokens = Arc::new(TokenBudget::new(self.limits.max_image_tokens));
+        let share = Arc::new(self.memory.share(self.limits.max_image_tokens));
         let pictures = sources.iter().enumerate().map(|(index, source)| {
-            let tokens = tokens.clone();
+            let share = share.clone();
             async move {
-                let picture = self.picture(source, preprocess, tokens).await;
+                let picture = self.picture(source, preprocess, share).await;
                 picture.map(Arc::new).map_err(|error| name_picture(error, index, sources.len()))
             }
         });
-        try_join_all(pictures).await
+        Ok(Pictures { pictures: try_join_all(pictures).await?, share: Some(share) })
+    }
+
+    /// Bytes of the pictures that requests hold.
+    pub fn held_bytes(&self) -> u64 {
+        self.memory.taken()
     }
 
     async fn picture(
         &self,
         source: &Source,
         preprocess: &Arc<Preprocess>,
-        tokens: Arc<TokenBudget>,
+        share: Arc<Share>,
     ) -> Result<Picture, Error> {
         let encoded = match source::locate(source)? {
             Located::Remote(url) => Encoded::File(self.fetch(url).await?),
@@ -118,7 +171,7 @@ impl Media {
         let (preprocess, limits) = (preprocess.clone(), self.limits.clone());
         let prepared = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            prepare(encoded, &preprocess, &limits, &tokens)
+            prepare(encoded, &preprocess, &limits, &share)
         });
         prepared.await.unwrap_or_else(|_panic| {
             Err(Error::invalid(
@@ -148,12 +201,7 @@ enum Encoded {
 }
 
 /// The steps that cost CPU time, in order; runs on a blocking thread.
-fn prepare(
-    encoded: Encoded,
-    preprocess: &Preprocess,
-    limits: &MediaLimits,
-    tokens: &TokenBudget,
-) -> Result<Picture, Error> {
+fn prepare(encoded: Encoded, preprocess: &Preprocess, limits: &MediaLimits, share: &Share) -> Result<Picture, Error> {
     let file = match encoded {
         Encoded::Base64(text) => Bytes::from(source::decode_base64(&text, limits.max_image_bytes)?),
         Encoded::File(bytes) => bytes,
@@ -165,33 +213,9 @@ fn prepare(
     drop(file);
     let (height, width) = preprocess.target_size(picture.height, picture.width)?;
     let grid = preprocess.grid(height, width);
-    tokens.spend(grid.num_tokens())?;
+    share.take(grid.num_tokens())?;
     let resized = resize::resize(picture, height, width);
     Ok(Picture { patches: patches::patches(&resized, preprocess), grid })
-}
-
-/// Counts the tokens of one request's pictures, before their patches are made.
-struct TokenBudget {
-    limit: usize,
-    spent: AtomicUsize,
-}
-
-impl TokenBudget {
-    fn new(limit: usize) -> TokenBudget {
-        TokenBudget { limit, spent: AtomicUsize::new(0) }
-    }
-
-    fn spend(&self, tokens: usize) -> Result<(), Error> {
-        let spent = self.spent.fetch_add(tokens, Ordering::Relaxed) + tokens;
-        if spent > self.limit {
-            return Err(Error::invalid(format!(
-                "the pictures cost more than the {} tokens that this server has room for \
-                 (--max-model-len); send fewer or smaller ones",
-                self.limit
-            )));
-        }
-        Ok(())
-    }
 }
 
 /// Says which of several pictures an error is about.

@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 
 use crate::chat::Chat;
 use crate::checkpoint::{Checkpoint, Files};
-use crate::engine::{Engine, MemoryPlan, ModelRunner, Wanted};
+use crate::engine::{Engine, MemoryPlan, ModelRunner, PictureDemand, PicturePlace, PictureRoom, Wanted};
 use crate::generation::Service;
 use crate::http::ServedModel;
-use crate::media::{self, Media};
+use crate::media::{Media, PictureCosts};
 use crate::model::{self, Dtype, PerToken, Place};
 use crate::progress::Progress;
 use crate::settings::ModelSettings;
@@ -43,7 +43,7 @@ pub async fn start(settings: &ModelSettings) -> Result<Started, String> {
         Ok(Box::new(runner) as Box<dyn ModelRunner>)
     });
     let chat = Chat::load(&checkpoint, settings.special_text())?;
-    let media = Media::start(&checkpoint, settings.media.limits(plan.max_model_len))?;
+    let media = Media::start(&checkpoint, settings.media.limits(&plan))?;
     let model = served_model(settings, &checkpoint, &config, &plan);
     let service = Service::new(chat, media, engine.with_memory_plan(plan));
     Ok(Started { service, model, per_token, loaded })
@@ -95,15 +95,14 @@ async fn find_checkpoint(settings: &ModelSettings, files: Files) -> Result<Check
 }
 
 fn plan_for(settings: &ModelSettings, checkpoint: &Checkpoint, config: &model::Config) -> Result<MemoryPlan, String> {
-    let wanted = Wanted {
-        max_batch_size: settings.engine.max_batch_size as usize,
-        max_model_len: max_model_len(settings.max_model_len, config.text.max_position_embeddings)?,
-        trained_len: config.text.max_position_embeddings,
-    };
+    let trained_len = config.text.max_position_embeddings;
+    let max_model_len = max_model_len(settings.max_model_len, trained_len)?;
+    let max_batch_size = settings.engine.max_batch_size as usize;
+    let costs_of_pictures = PictureCosts::load(checkpoint)?;
     let largest = model::Largest {
         prefill_chunk: settings.engine.prefill_chunk as usize,
-        max_batch_size: wanted.max_batch_size,
-        picture_tokens: media::largest_picture(checkpoint)?,
+        max_batch_size,
+        picture_tokens: costs_of_pictures.largest,
     };
     let costs = model::costs(config, settings.dtype.given(config.dtype), largest);
     let place = model::find_place(settings.device, &settings.cuda_library)?;
@@ -112,7 +111,24 @@ fn plan_for(settings: &ModelSettings, checkpoint: &Checkpoint, config: &model::C
         Place::Cuda { free_bytes, .. } => free_bytes,
     };
     let available = settings.memory.or(free.map(memory::without_reserve));
+    let (picture_place, of_pictures) = match place {
+        Place::Cpu => (PicturePlace::Device, available),
+        Place::Cuda { .. } => (PicturePlace::Host, memory::available().map(memory::without_reserve)),
+    };
+    let room = picture_demand(settings, costs_of_pictures, max_model_len.unwrap_or(trained_len)).room(of_pictures);
+    let pictures = PictureRoom { bytes: settings.media.picture_memory.unwrap_or(room), place: picture_place };
+    let wanted = Wanted { max_batch_size, max_model_len, trained_len, pictures };
     Ok(MemoryPlan::new(&costs, wanted, place.to_string(), available))
+}
+
+/// The pictures that requests of up to `max_model_len` tokens may bring.
+fn picture_demand(settings: &ModelSettings, costs: PictureCosts, max_model_len: usize) -> PictureDemand {
+    PictureDemand {
+        bytes_per_token: costs.bytes_per_token,
+        largest: costs.largest.min(max_model_len),
+        tokens_per_request: costs.largest.saturating_mul(settings.media.max_images).min(max_model_len),
+        num_requests: settings.engine.max_queue as usize + settings.engine.max_batch_size as usize,
+    }
 }
 
 /// Tells what will be served, where, and what of the settings does not fit.

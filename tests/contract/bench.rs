@@ -102,7 +102,13 @@ impl Bench {
 
     /// A server that gives whole answers so much time.
     pub async fn with_request_timeout(timeout: Duration) -> Bench {
-        Bench::ready(Bench::build(settings(), limits(), Some(timeout))).await
+        Bench::ready(Bench::build(settings(), limits(), MediaLimits::default(), Some(timeout))).await
+    }
+
+    /// A server whose requests' pictures have so many bytes.
+    pub async fn with_picture_memory(picture_memory: u64) -> Bench {
+        let media_limits = MediaLimits { picture_memory, ..MediaLimits::default() };
+        Bench::ready(Bench::build(settings(), limits(), media_limits, None)).await
     }
 
     async fn ready((bench, load): (Bench, mpsc::Sender<()>)) -> Bench {
@@ -113,12 +119,13 @@ impl Bench {
 
     /// A server whose model loads until the sender is used (or dropped: then the load fails).
     pub fn loading(settings: HttpSettings, limits: EngineLimits) -> (Bench, mpsc::Sender<()>) {
-        Bench::build(settings, limits, None)
+        Bench::build(settings, limits, MediaLimits::default(), None)
     }
 
     fn build(
         settings: HttpSettings,
         limits: EngineLimits,
+        media_limits: MediaLimits,
         request_timeout: Option<Duration>,
     ) -> (Bench, mpsc::Sender<()>) {
         let chat = || Chat::load(&checkpoint(), SpecialText::StaysText).unwrap();
@@ -130,7 +137,7 @@ impl Bench {
             Ok(()) => Ok(Box::new(runner)),
             Err(_) => Err("the test wants no model".to_owned()),
         });
-        let media = Media::start(&checkpoint(), MediaLimits::default()).unwrap();
+        let media = Media::start(&checkpoint(), media_limits).unwrap();
         let service = Service::new(chat(), media, engine).with_request_timeout(request_timeout);
         let (address, shutdown, server) = serve(service.clone(), settings);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();

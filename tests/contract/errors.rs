@@ -10,6 +10,7 @@ use sardine::http::HttpSettings;
 use serde_json::{Value, json};
 
 use crate::bench::{ANSWER, Bench, Reply, limits, settings};
+use crate::pictures::png_data_url;
 use crate::script::Mode;
 
 /// What a failure must look like: status, `error_type`, and a part of its text.
@@ -154,7 +155,8 @@ async fn a_full_queue_is_an_overload_that_says_when_to_come_back() {
     bench.wait_until("the first runs", |bench| bench.service.num_running() == 1).await;
     let waiting = ask();
     bench.wait_until("the second waits", |bench| bench.service.queue_len() == 1).await;
-    assert_eq!(bench.get("/metrics").await.text, "inf_batch_current_size 1\ninf_queue_size 1\n");
+    let metrics = bench.get("/metrics").await.text;
+    assert!(metrics.starts_with("inf_batch_current_size 1\ninf_queue_size 1\n"), "{metrics}");
 
     let reply = bench.post(body.clone()).await;
     check(&reply, (429, "overloaded", "overloaded"), "a full queue");
@@ -163,6 +165,40 @@ async fn a_full_queue_is_an_overload_that_says_when_to_come_back() {
     running.abort();
     waiting.abort();
     bench.wait_until("both have left", |bench| bench.service.num_running() + bench.service.queue_len() == 0).await;
+}
+
+#[tokio::test]
+async fn pictures_that_find_no_memory_left_are_an_overload_until_others_are_gone() {
+    // The picture takes 9 tokens of 24 KiB.
+    let bench = Bench::with_picture_memory(2 * 9 * (24 << 10) - 1).await;
+    let url = png_data_url();
+    let requests = [
+        ("/", json!({"inputs": {"image": url, "text": "What?"}})),
+        ("/generate", json!({"inputs": format!("![]({url})What?")})),
+        ("/generate_stream", json!({"inputs": format!("![]({url})What?")})),
+        (
+            "/v1/chat/completions",
+            json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}),
+        ),
+    ];
+    let answer = bench.script.mode();
+    bench.script.set(Mode::Stall);
+    let (path, body) = &requests[0];
+    let running = tokio::spawn(bench.request(Method::POST, path).json(body).send());
+    bench.wait_until("the first runs", |bench| bench.service.num_running() == 1).await;
+    for (path, body) in &requests {
+        let reply = bench.post_to(path, body.clone()).await;
+        assert_eq!((reply.status.as_u16(), reply.json()["error_type"].clone()), (429, json!("overloaded")), "{path}");
+        assert!(reply.text.contains("--picture-memory") && reply.header("retry-after").is_some(), "{}", reply.text);
+    }
+    bench.script.set(answer);
+    assert_eq!(running.await.unwrap().unwrap().status(), 200);
+    bench.wait_until("its picture is gone", |bench| bench.service.held_picture_bytes() == 0).await;
+    for (path, body) in &requests {
+        let reply = bench.post_to(path, body.clone()).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        bench.wait_until("its picture is gone", |bench| bench.service.held_picture_bytes() == 0).await;
+    }
 }
 
 #[tokio::test]

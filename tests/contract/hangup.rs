@@ -4,17 +4,23 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bench::Bench;
 use crate::script::Mode;
 
 /// A request whose answer never ends, on a socket of its own.
 async fn ask_without_end(bench: &Bench) -> TcpStream {
+    let body = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900}});
+    ask_for_long(bench, "/predict", body).await
+}
+
+/// A request for more than anybody waits for, on a socket of its own.
+async fn ask_for_long(bench: &Bench, path: &str, body: Value) -> TcpStream {
     bench.script.set(Mode::Endless(5));
-    let body = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900}}).to_string();
+    let body = body.to_string();
     let mut socket = TcpStream::connect(bench.address).unwrap();
-    write!(socket, "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    write!(socket, "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
     bench.wait_until("the request runs", |bench| bench.service.num_running() == 1).await;
     socket
 }
@@ -33,6 +39,29 @@ async fn a_client_that_leaves_frees_its_slot() {
         let _kept = leaving.leave(socket);
         let took = time_until_free(&bench).await;
         assert!(took < Duration::from_millis(500), "{leaving:?}: {took:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_frees_its_slot_on_every_route_whole_or_streamed() {
+    let bench = Bench::start().await;
+    let hf = |stream: bool| json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900}, "stream": stream});
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let chat = |stream: bool| json!({"messages": messages, "max_tokens": 1900, "stream": stream});
+    let completion = |stream: bool| json!({"prompt": "Hi", "max_tokens": 1900, "stream": stream});
+    for (path, body) in [
+        ("/", hf(true)),
+        ("/generate", hf(false)),
+        ("/generate_stream", hf(true)),
+        ("/v1/chat/completions", chat(false)),
+        ("/v1/chat/completions", chat(true)),
+        ("/v1/completions", completion(false)),
+        ("/v1/completions", completion(true)),
+    ] {
+        let socket = ask_for_long(&bench, path, body.clone()).await;
+        drop(socket);
+        let took = time_until_free(&bench).await;
+        assert!(took < Duration::from_millis(500), "{path} {body}: {took:?}");
     }
 }
 

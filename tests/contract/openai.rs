@@ -63,6 +63,8 @@ async fn a_chat_is_answered_as_openai_would() {
 #[tokio::test]
 async fn a_streamed_chat_is_the_whole_one_in_pieces() {
     let bench = Bench::start().await;
+    let head = chat(&bench, json!({"stream": true, "n": 2})).await;
+    assert_eq!(head.header("x-prompt-tokens").unwrap(), bench.seen()[0].ids.len().to_string());
     let reply = chat(&bench, json!({"stream": true, "stream_options": {"include_usage": true}})).await;
     assert_eq!(reply.status, StatusCode::OK, "{}", reply.text);
     assert_eq!(reply.header("content-type"), Some("text/event-stream"));
@@ -288,11 +290,92 @@ async fn what_nobody_reads_is_named_in_a_header() {
 }
 
 #[tokio::test]
+async fn an_echoed_answer_begins_with_what_the_assistant_had_said() {
+    let bench = Bench::start().await;
+    let begun = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "It is:"}]);
+    let fields = json!({"messages": begun, "echo": true, "continue_final_message": true, "enable_thinking": false});
+    let whole = chat(&bench, fields.clone()).await.json();
+    assert_eq!(whole["choices"][0]["message"]["content"], format!("It is:{ANSWER}"));
+    let mut streamed = fields;
+    streamed["stream"] = true.into();
+    assert_eq!(joined(&chunks(&chat(&bench, streamed).await), "content"), format!("It is:{ANSWER}"));
+    // The last message is the user's: there is nothing of the assistant's to echo.
+    let whole = chat(&bench, json!({"echo": true, "enable_thinking": false})).await.json();
+    assert_eq!(whole["choices"][0]["message"]["content"], ANSWER);
+}
+
+#[tokio::test]
+async fn the_ids_of_tokens_are_told_where_asked_for() {
+    let bench = Bench::start().await;
+    let Mode::Answer(ids) = bench.script.mode() else { panic!("the bench begins with an answer") };
+    let fields = json!({"return_token_ids": true, "enable_thinking": false, "n": 2, "seed": 1, "temperature": 1});
+    let whole = chat(&bench, fields.clone()).await.json();
+    let prompt = json!(bench.seen()[0].ids);
+    assert_eq!(whole["prompt_token_ids"], prompt);
+    assert_eq!((&whole["choices"][0]["token_ids"], &whole["choices"][1]["token_ids"]), (&json!(ids), &json!(ids)));
+    let mut streamed = fields;
+    streamed["stream"] = true.into();
+    let chunks_of_chat = chunks(&chat(&bench, streamed).await);
+    assert_eq!(chunks_of_chat[0]["prompt_token_ids"], prompt);
+    assert_eq!(ids_in(&chunks_of_chat), ids);
+
+    let body = json!({"prompt": "Once", "return_token_ids": true, "max_tokens": 100});
+    let whole = bench.post_to(COMPLETIONS, body.clone()).await.json();
+    let prompt = json!(bench.chat.encode("Once").unwrap());
+    let choice = &whole["choices"][0];
+    assert_eq!((&choice["prompt_token_ids"], &choice["token_ids"]), (&prompt, &json!(ids)));
+    let mut streamed = body;
+    streamed["stream"] = true.into();
+    let chunks_of_completion = chunks(&bench.post_to(COMPLETIONS, streamed).await);
+    let prompts = chunks_of_completion.iter().map(|chunk| &chunk["choices"][0]["prompt_token_ids"]);
+    assert_eq!(prompts.filter(|prompt| !prompt.is_null()).collect::<Vec<_>>(), [&prompt]);
+    assert_eq!(ids_in(&chunks_of_completion), ids);
+    assert_eq!(chat(&bench, json!({})).await.json().get("prompt_token_ids"), None, "nobody asked");
+}
+
+/// The ids of choice 0.
+fn ids_in(chunks: &[Value]) -> Vec<u32> {
+    let of_first = chunks.iter().map(|chunk| &chunk["choices"][0]).filter(|choice| choice["index"] == 0);
+    let ids = of_first.filter_map(|choice| choice["token_ids"].as_array()).flatten();
+    ids.map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+#[tokio::test]
+async fn tokens_can_be_called_by_their_ids() {
+    let bench = Bench::start().await;
+    let first = bench.chat.encode(ANSWER).unwrap()[0];
+    let name = json!(format!("token_id:{first}"));
+    let fields =
+        json!({"return_tokens_as_token_ids": true, "logprobs": true, "top_logprobs": 1, "enable_thinking": false});
+    let logprobs = chat(&bench, fields).await.json()["choices"][0]["logprobs"]["content"][0].take();
+    assert_eq!((&logprobs["token"], &logprobs["top_logprobs"][0]["token"]), (&name, &json!("token_id:0")));
+    let body =
+        json!({"prompt": "Once", "return_tokens_as_token_ids": true, "logprobs": 1, "echo": true, "max_tokens": 3});
+    let logprobs = bench.post_to(COMPLETIONS, body).await.json()["choices"][0]["logprobs"].take();
+    let once = bench.chat.encode("Once").unwrap();
+    assert_eq!(logprobs["tokens"][0], format!("token_id:{}", once[0]));
+    assert_eq!(logprobs["tokens"][once.len()], name);
+    assert_eq!(logprobs["text_offset"][once.len()], 4, "places are of the text");
+    assert!(logprobs["top_logprobs"][once.len()]["token_id:0"].is_number(), "{logprobs}");
+}
+
+#[tokio::test]
+async fn a_reply_may_be_called_by_the_client() {
+    let bench = Bench::start().await;
+    let reply = chat(&bench, json!({"request_id": "mine", "add_special_tokens": true})).await;
+    assert_eq!((reply.json()["id"].clone(), reply.header("x-ignored-fields")), (json!("chatcmpl-mine"), None));
+    let completion = bench.post_to(COMPLETIONS, json!({"prompt": "Hi", "request_id": "mine"})).await;
+    assert_eq!(completion.json()["id"], "cmpl-mine");
+    assert_eq!(chat(&bench, json!({"request_id": "x".repeat(257)})).await.json()["error"]["param"], "request_id");
+}
+
+#[tokio::test]
 async fn a_wrong_request_is_told_its_place() {
     let bench = Bench::start().await;
     for (fields, param) in [
         (json!({"temperature": -1}), "temperature"),
         (json!({"temperature": "warm"}), "temperature"),
+        (json!({"structured_outputs": {"json": {}}}), "structured_outputs"),
         (json!({"top_p": 0}), "top_p"),
         (json!({"max_tokens": 0}), "max_tokens"),
         (json!({"n": 100}), "n"),
@@ -328,6 +411,9 @@ async fn a_wrong_request_is_told_its_place() {
     assert_eq!(too_long.json()["error"]["code"], "context_length_exceeded");
     let wrong_method = bench.get(CHAT).await;
     assert_eq!((wrong_method.status, wrong_method.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, Some("POST")));
+    for reply in [wrong_method, bench.post_to("/v1/embeddings", json!({})).await] {
+        assert!(reply.json()["error"]["message"].is_string(), "OpenAI's clients show no other form: {}", reply.text);
+    }
 }
 
 #[tokio::test]

@@ -108,7 +108,7 @@ async fn every_route_of_the_toolkit_answers_and_others_say_what_there_is() {
         assert_eq!(reply.json(), json!([{"generated_text": ANSWER}]), "{path}");
     }
     let metrics = bench.get("/metrics").await;
-    assert_eq!(metrics.text, "inf_batch_current_size 0\ninf_queue_size 0\n");
+    assert!(metrics.text.starts_with("inf_batch_current_size 0\ninf_queue_size 0\n"), "{}", metrics.text);
 
     let missing = bench.post_to("/v2/chat", json!({})).await;
     assert_eq!((missing.status.as_u16(), missing.json()["error_type"].clone()), (404, json!("not_found")));
@@ -122,6 +122,32 @@ async fn every_route_of_the_toolkit_answers_and_others_say_what_there_is() {
         assert_eq!((refused.status.as_u16(), refused.header("allow")), (405, Some(allowed)), "{method} {path}");
         assert_eq!(refused.json()["error_type"], "method_not_allowed");
     }
+}
+
+#[tokio::test]
+async fn the_metrics_tell_of_what_is_reserved_and_of_the_looks_at_the_idle_engine() {
+    let bench = Bench::start().await;
+    bench.script.set(Mode::Endless(5));
+    let body = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900}});
+    let running = tokio::spawn(bench.request(Method::POST, "/").json(&body).send());
+    bench.wait_until("the request runs", |bench| bench.service.num_running() == 1).await;
+    let busy = bench.get("/metrics").await.text;
+    let reserved = sample(&busy, "sardine_kv_tokens_reserved");
+    assert!(reserved > 1900, "{busy}");
+    assert_eq!(sample(&busy, "sardine_leaks_total"), 0);
+    let checks = sample(&busy, "sardine_idle_checks_total");
+    assert!(checks > 0, "the engine was idle before");
+    assert!(busy.contains("# TYPE sardine_kv_tokens_reserved gauge\n") && busy.contains("_total counter\n"), "{busy}");
+    running.abort();
+    bench.wait_until("it is idle again", |bench| bench.service.engine().num_checks() > checks).await;
+    let idle = bench.get("/metrics").await.text;
+    assert_eq!(["sardine_kv_tokens_reserved", "sardine_leaks_total"].map(|name| sample(&idle, name)), [0, 0], "{idle}");
+}
+
+/// A sample of Prometheus' text format.
+fn sample(metrics: &str, name: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
 }
 
 #[tokio::test]

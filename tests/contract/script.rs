@@ -16,6 +16,8 @@ pub enum Mode {
     Panic(&'static str),
     /// Fails the sequence, not the step.
     Fail(&'static str),
+    /// Is busy with its step until the test sets another mode: a long prompt.
+    Stall,
 }
 
 /// A sequence that reached the model.
@@ -56,7 +58,10 @@ pub struct ScriptedRunner(pub Arc<Script>);
 
 impl ModelRunner for ScriptedRunner {
     fn run(&mut self, step: &Step) -> Outputs {
-        let mode = self.0.mode.lock().unwrap().clone();
+        while !step.rows.is_empty() && self.0.mode() == Mode::Stall {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let mode = self.0.mode();
         match mode {
             Mode::Endless(_) => std::thread::sleep(Duration::from_millis(2)),
             Mode::Panic(message) if !step.rows.is_empty() => panic!("{message}"),
@@ -85,6 +90,7 @@ impl ScriptedRunner {
             Mode::Endless(id) => *id,
             Mode::Fail(message) => return Outcome::Failed((*message).to_owned()),
             Mode::Panic(_) => unreachable!("the step has panicked"),
+            Mode::Stall => unreachable!("the step has gone on"),
         };
         Outcome::Sampled(Sampled { id, logprob: -0.25, top: top(sample.settings.top_logprobs) })
     }

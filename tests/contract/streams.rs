@@ -1,14 +1,17 @@
-//! `stream: true`: TGI's events, as huggingface_hub reads them.
+//! Streams: TGI's events, as huggingface_hub reads them, and when the status of any stream is sent.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use reqwest::header::ACCEPT;
 use reqwest::{Method, StatusCode};
+use sardine::engine::EngineLimits;
+use sardine::http::HttpSettings;
 use serde_json::{Value, json};
 
-use crate::bench::{ANSWER, Bench, Reply, events};
+use crate::bench::{ANSWER, Bench, Reply, events, limits, settings};
 use crate::script::Mode;
 
 async fn ask(bench: &Bench, parameters: Value) -> Reply {
@@ -72,29 +75,137 @@ async fn a_character_of_several_tokens_is_never_sent_in_halves() {
     assert!(events(&reply).iter().all(|event| event["details"].is_null()), "details were not asked for");
 }
 
+/// A request for a stream of every route that streams.
+fn requests() -> [(&'static str, Value); 4] {
+    [
+        ("/", json!({"inputs": "Hi", "stream": true})),
+        ("/generate_stream", json!({"inputs": "Hi"})),
+        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "Hi"}], "stream": true})),
+        ("/v1/completions", json!({"prompt": "Hi", "stream": true})),
+    ]
+}
+
 #[tokio::test]
-async fn a_failure_before_the_first_token_has_its_status() {
+async fn the_status_comes_when_the_request_leaves_the_queue_and_not_with_the_first_token() {
     let bench = Bench::start().await;
-    bench.script.set(Mode::Panic("CUDA out of memory"));
-    let reply = ask(&bench, json!({})).await;
-    assert_eq!((reply.status.as_u16(), reply.json()["error_type"].clone()), (500, json!("generation")));
+    let answer = bench.script.mode();
+    for (path, body) in requests() {
+        bench.script.set(Mode::Stall);
+        let begun = Instant::now();
+        let response = bench.request(Method::POST, path).json(&body).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        assert!(begun.elapsed() < bench_hold() / 4, "{path}: {:?}", begun.elapsed());
+        assert_eq!((bench.service.num_running(), bench.seen().len()), (1, 0), "{path}: its prompt is still being read");
+        bench.script.set(answer.clone());
+        assert!(response.text().await.unwrap().contains(" red"), "{path}");
+        bench.seen();
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_kept_alive_while_it_waits_and_while_its_prompt_is_read() {
+    let settings = HttpSettings { status_hold: Duration::from_millis(100), ..settings() };
+    let bench = Bench::with(settings, EngineLimits { max_batch_size: 1, ..limits() }).await;
+    bench.script.set(Mode::Stall);
+    // The first takes the only slot, the others wait.
+    let streams = requests().map(|(path, body)| bench.request(Method::POST, path).json(&body).send());
+    let alive = join_all(streams.map(async |stream| {
+        let (mut response, mut text) = (stream.await.unwrap(), Vec::new());
+        while !text.windows(3).any(|bytes| bytes == b":\n\n") {
+            text.extend(response.chunk().await.unwrap().expect("the stream goes on"));
+        }
+    }));
+    // Proxies cut what is silent for 15 seconds.
+    tokio::time::timeout(Duration::from_secs(15), alive).await.expect("every stream shows that it is alive");
+    bench.script.set(Mode::Endless(5));
+}
+
+/// How long the bench's server lets a stream wait for its turn.
+fn bench_hold() -> Duration {
+    settings().status_hold
+}
+
+#[tokio::test]
+async fn a_failure_before_the_request_leaves_the_queue_has_its_status() {
+    let bench = Bench::start().await;
     let reply = ask(&bench, json!({"top_p": 5})).await;
     assert_eq!((reply.status.as_u16(), reply.json()["error_type"].clone()), (400, json!("validation")));
+
+    let narrow = EngineLimits { max_batch_size: 1, ..limits() };
+    let bench = Bench::with(settings(), narrow).await;
+    bench.script.set(Mode::Endless(5));
+    let body = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900}});
+    let taken = tokio::spawn(bench.request(Method::POST, "/").json(&body).send());
+    bench.wait_until("the slot is taken", |bench| bench.service.num_running() == 1).await;
+    for (path, body) in requests() {
+        let request = bench.request(Method::POST, path).header("x-request-timeout", "0.2").json(&body);
+        let reply = bench.send(request).await;
+        assert_eq!((reply.status.as_u16(), reply.json()["error_type"].clone()), (429, json!("overloaded")), "{path}");
+        assert!(reply.header("retry-after").is_some(), "{path}");
+    }
+    taken.abort();
+}
+
+#[tokio::test]
+async fn a_turn_that_does_not_come_after_the_status_was_sent_is_told_inside_the_stream() {
+    let settings = HttpSettings { status_hold: Duration::from_millis(50), ..settings() };
+    let bench = Bench::with(settings, EngineLimits { max_batch_size: 1, ..limits() }).await;
+    bench.script.set(Mode::Endless(5));
+    let body = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900}});
+    let taken = tokio::spawn(bench.request(Method::POST, "/").json(&body).send());
+    bench.wait_until("the slot is taken", |bench| bench.service.num_running() == 1).await;
+    for (path, body) in requests() {
+        let request = bench.request(Method::POST, path).header("x-request-timeout", "0.3").json(&body);
+        let reply = bench.send(request).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        assert_eq!(last_event(&reply.text)["error_type"], "overloaded", "{path}");
+    }
+    taken.abort();
 }
 
 #[tokio::test]
 async fn a_failure_after_it_is_the_last_event() {
     let bench = Bench::start().await;
-    bench.script.set(Mode::Endless(5));
-    let body = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900}, "stream": true});
-    let reply = tokio::spawn(bench.request(Method::POST, "/").json(&body).send());
-    let response = reply.await.unwrap().unwrap();
-    assert_eq!(response.status(), 200);
-    bench.script.set(Mode::Panic("CUDA out of memory"));
-    let text = response.text().await.unwrap();
+    for (path, body) in requests() {
+        bench.script.set(Mode::Stall);
+        let response = bench.request(Method::POST, path).json(&body).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        bench.script.set(Mode::Panic("CUDA out of memory"));
+        let (text, error) = (response.text().await.unwrap(), "generation failed: CUDA out of memory");
+        let error = match path.starts_with("/v1") {
+            false => json!({"error": error, "error_type": "generation"}),
+            true => json!({
+                "error": {"message": error, "type": "server_error", "param": null, "code": null},
+                "error_type": "generation",
+            }),
+        };
+        assert_eq!(last_event(&text), error, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_among_the_tokens_is_the_last_event_as_well() {
+    let bench = Bench::start().await;
+    for (path, mut body) in requests() {
+        bench.script.set(Mode::Endless(5));
+        match path.starts_with("/v1") {
+            true => body["max_tokens"] = json!(1900),
+            false => body["parameters"] = json!({"max_new_tokens": 1900}),
+        }
+        let mut response = bench.request(Method::POST, path).json(&body).send().await.unwrap();
+        let mut text = Vec::new();
+        while text.iter().filter(|byte| **byte == b'\n').count() < 6 {
+            text.extend(response.chunk().await.unwrap().expect("the stream goes on"));
+        }
+        bench.script.set(Mode::Panic("CUDA out of memory"));
+        let text = String::from_utf8(text).unwrap() + &response.text().await.unwrap();
+        assert_eq!(last_event(&text)["error_type"], "generation", "{path}");
+    }
+}
+
+fn last_event(text: &str) -> Value {
     let last = text.trim_end().rsplit("\n\n").next().unwrap();
-    let last: Value = serde_json::from_str(last.strip_prefix("data: ").unwrap()).unwrap();
-    assert_eq!(last, json!({"error": "generation failed: CUDA out of memory", "error_type": "generation"}));
+    serde_json::from_str(last.strip_prefix("data: ").unwrap_or_else(|| panic!("no event: {text:?}"))).unwrap()
 }
 
 #[tokio::test]

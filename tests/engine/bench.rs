@@ -111,7 +111,16 @@ pub fn request(ids: &[u32], max_new_tokens: usize) -> Request {
     let positions = (0..ids.len() as i64).map(|at| [at; 3]).collect();
     let prompt = Prompt { ids: ids.to_vec(), positions, rope_delta: 0, pictures: Vec::new() };
     let (prompt, sampling) = (Arc::new(prompt), Arc::new(Sampling::greedy()));
-    Request { prompt, sampling, eos: vec![EOS], max_new_tokens, prompt_logprobs: None, deadline: None, max_time: None }
+    Request {
+        prompt,
+        sampling,
+        eos: vec![EOS],
+        max_new_tokens,
+        prompt_logprobs: None,
+        deadline: None,
+        max_time: None,
+        share: None,
+    }
 }
 
 /// The ids of a sequence and how it ended.

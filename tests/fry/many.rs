@@ -11,11 +11,14 @@ use crate::server::Server;
 const CLIENTS: usize = 16;
 const REQUESTS_EACH: usize = 4;
 
-/// What a sample is answered alone, in two contracts.
+/// What a sample is answered alone, in three contracts.
 struct Alone {
     sample: Sample,
+    /// On the toolkit's route and on TGI's, which leave reasoning and calls in the text.
     text: String,
     chat: Value,
+    /// The request in TGI's form.
+    generate: Value,
 }
 
 /// How a client asks.
@@ -25,7 +28,19 @@ enum Way {
     Streamed,
     ChatWhole,
     ChatStreamed,
-    HangUp(Duration),
+    Generate,
+    GenerateStreamed,
+    HangUp(Route, Duration),
+}
+
+/// Where a client asks that hangs up.
+#[derive(Debug, Clone, Copy)]
+enum Route {
+    Streamed,
+    ChatStreamed,
+    ChatWhole,
+    GenerateStreamed,
+    Generate,
 }
 
 /// A small generator: the same requests in every run.
@@ -38,13 +53,60 @@ impl Random {
     }
 
     fn way(&mut self) -> Way {
-        match self.below(6) {
+        match self.below(9) {
             0 => Way::Whole,
             1 => Way::Streamed,
             2 => Way::ChatWhole,
             3 => Way::ChatStreamed,
-            _ => Way::HangUp(Duration::from_millis(self.below(400) as u64)),
+            4 => Way::Generate,
+            5 => Way::GenerateStreamed,
+            _ => Way::HangUp(self.route(), Duration::from_millis(self.below(400) as u64)),
         }
+    }
+
+    fn route(&mut self) -> Route {
+        [Route::Streamed, Route::ChatStreamed, Route::ChatWhole, Route::GenerateStreamed, Route::Generate]
+            [self.below(5)]
+    }
+}
+
+impl Alone {
+    /// Asks alone. TGI's route needs no run of its own: its request makes the toolkit's prompt.
+    async fn ask(server: &Server, sample: Sample) -> Alone {
+        let text = server.answer(sample.request()).await;
+        let chat = server.chat(sample.chat_request()).await;
+        let generate = sample.generate_request(&server.prompt(sample.template_request()).await);
+        Alone { sample, text, chat, generate }
+    }
+
+    /// Asks among others, and checks what comes.
+    async fn ask_again(&self, server: &Server, way: Way) {
+        let Alone { sample, text, chat, generate } = self;
+        let name = &sample.name;
+        match way {
+            Way::Whole => assert_eq!(server.answer(sample.request()).await, *text, "{name} {way:?}"),
+            Way::Streamed => assert_eq!(server.streamed_answer(sample.request()).await, *text, "{name} {way:?}"),
+            Way::ChatWhole => assert_eq!(server.chat(sample.chat_request()).await, *chat, "{name} {way:?}"),
+            Way::ChatStreamed => assert_eq!(server.streamed_chat(sample.chat_request()).await, *chat, "{name} {way:?}"),
+            Way::Generate => assert_eq!(server.generate(generate).await, *text, "{name} {way:?}"),
+            Way::GenerateStreamed => assert_eq!(server.generate_stream(generate).await, *text, "{name} {way:?}"),
+            Way::HangUp(route, patience) => self.hang_up(server, route, patience).await,
+        }
+    }
+
+    async fn hang_up(&self, server: &Server, route: Route, patience: Duration) {
+        let streamed = |mut request: Value| {
+            request["stream"] = true.into();
+            request
+        };
+        let (path, request) = match route {
+            Route::Streamed => ("", streamed(self.sample.request())),
+            Route::ChatStreamed => ("v1/chat/completions", streamed(self.sample.chat_request())),
+            Route::ChatWhole => ("v1/chat/completions", self.sample.chat_request()),
+            Route::GenerateStreamed => ("generate_stream", self.generate.clone()),
+            Route::Generate => ("generate", self.generate.clone()),
+        };
+        server.give_up(path, &request, patience).await;
     }
 }
 
@@ -53,47 +115,57 @@ async fn sixteen_clients_get_what_each_would_get_alone() {
     let server = Server::start(&["--dtype", "float32", "--max-batch-size", "8", "--max-queue", "64"]).await;
     let mut alone = Vec::new();
     for sample in samples() {
-        let text = server.answer(sample.request()).await;
-        let chat = server.chat(sample.chat_request()).await;
-        alone.push(Alone { sample, text, chat });
+        alone.push(Alone::ask(&server, sample).await);
     }
     let clients = (0..CLIENTS).map(|number| client(&server, &alone, Random(number as u64)));
     let num_answers: usize = join_all(clients).await.into_iter().sum();
     assert!(num_answers > CLIENTS * REQUESTS_EACH / 2, "only {num_answers} requests were not given up");
-    is_idle(&server).await;
+    is_idle(&server, &alone[0]).await;
 }
 
 /// Asks one request after another; the number of those that were waited for.
 async fn client(server: &Server, alone: &[Alone], mut random: Random) -> usize {
     let mut num_answers = 0;
     for _ in 0..REQUESTS_EACH {
-        let Alone { sample, text, chat } = &alone[random.below(alone.len())];
+        let asked = &alone[random.below(alone.len())];
         let way = random.way();
-        match way {
-            Way::Whole => assert_eq!(server.answer(sample.request()).await, *text, "{} {way:?}", sample.name),
-            Way::Streamed => {
-                assert_eq!(server.streamed_answer(sample.request()).await, *text, "{} {way:?}", sample.name)
-            }
-            Way::ChatWhole => assert_eq!(server.chat(sample.chat_request()).await, *chat, "{} {way:?}", sample.name),
-            Way::ChatStreamed => {
-                assert_eq!(server.streamed_chat(sample.chat_request()).await, *chat, "{} {way:?}", sample.name);
-            }
-            Way::HangUp(patience) => server.give_up(sample.request(), patience).await,
-        }
-        num_answers += usize::from(!matches!(way, Way::HangUp(_)));
+        asked.ask_again(server, way).await;
+        num_answers += usize::from(!matches!(way, Way::HangUp(..)));
     }
     num_answers
 }
 
-/// Everything that was taken is given back: no sequence runs or waits.
-async fn is_idle(server: &Server) {
+/// Everything that was taken is given back: nobody runs or waits, nothing is reserved, and the idle engine found nothing held.
+async fn is_idle(server: &Server, somebody: &Alone) {
+    let nobody = |metrics: &str| {
+        ["inf_batch_current_size", "inf_queue_size", "sardine_kv_tokens_reserved", "sardine_picture_bytes"]
+            .iter()
+            .all(|gauge| sample(metrics, gauge) == 0)
+    };
+    let before = metrics_once(server, nobody).await;
+    let checks = sample(&before, "sardine_idle_checks_total");
+    // Whatever is counted from now on was looked at after all of them had left.
+    somebody.ask_again(server, Way::Whole).await;
+    let has_looked = |metrics: &str| nobody(metrics) && sample(metrics, "sardine_idle_checks_total") > checks;
+    let after = metrics_once(server, has_looked).await;
+    assert_eq!(sample(&after, "sardine_leaks_total"), 0, "{after}");
+}
+
+/// The metrics as soon as they are as wished.
+async fn metrics_once(server: &Server, wished: impl Fn(&str) -> bool) -> String {
     let mut metrics = String::new();
     for _ in 0..100 {
         metrics = server.get("metrics").await;
-        if metrics.contains("inf_batch_current_size 0") && metrics.contains("inf_queue_size 0") {
-            return;
+        if wished(&metrics) {
+            return metrics;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("the server is not idle: {metrics}");
+}
+
+/// A sample of Prometheus' text format.
+fn sample(metrics: &str, name: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
 }

@@ -6,6 +6,9 @@ use base64::Engine;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+/// What the template writes where a picture stands.
+const PICTURE_PLACE: &str = "<|vision_start|><|image_pad|><|vision_end|>";
+
 /// A question with its true answer. A picture is `{"type": "image", "path": ...}` in its messages.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Sample {
@@ -69,6 +72,29 @@ impl Sample {
             chat["tools"] = json!(self.tools);
         }
         chat
+    }
+
+    /// The same conversation for `/chat_tokenize`, which tells the prompt that the template makes of it.
+    pub fn template_request(&self) -> Value {
+        let Value::Object(mut request) = self.request() else { unreachable!("a request is an object") };
+        let mut template = json!({"messages": request.remove("inputs"), "enable_thinking": self.thinking});
+        if !self.tools.is_empty() {
+            template["tools"] = json!(self.tools);
+        }
+        template
+    }
+
+    /// The same request in TGI's form: the `prompt` that the template makes, its pictures in Markdown.
+    pub fn generate_request(&self, prompt: &str) -> Value {
+        let mut texts = prompt.split(PICTURE_PLACE);
+        let mut inputs = texts.next().unwrap().to_owned();
+        let pictures = self.pictures();
+        let mut urls = pictures.iter().map(|name| data_url(name));
+        for text in texts {
+            inputs += &format!("![]({}){text}", urls.next().expect("a picture for each place"));
+        }
+        assert_eq!(urls.next(), None, "{}: a place for each picture", self.name);
+        json!({"inputs": inputs, "parameters": {"max_new_tokens": 256}})
     }
 
     /// One picture and the question to describe it.

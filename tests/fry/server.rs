@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use reqwest::Client;
+use reqwest::{Client, Response};
 use serde_json::{Value, json};
 
 use crate::generated_text;
@@ -56,21 +56,36 @@ impl Server {
         }
     }
 
+    /// POST of JSON to a path below `/`.
+    async fn post_to(&self, path: &str, request: &Value) -> Response {
+        self.client.post(format!("{}{path}", self.url)).json(request).send().await.unwrap()
+    }
+
+    /// The JSON that answers a request that is served.
+    async fn answer_of(&self, path: &str, request: &Value) -> Value {
+        let reply = self.post_to(path, request).await;
+        let (status, body) = (reply.status(), reply.json::<Value>().await.unwrap());
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
     pub async fn post(&self, request: Value) -> (u16, Value) {
-        let reply = self.client.post(&self.url).json(&request).send().await.unwrap();
+        let reply = self.post_to("", &request).await;
         (reply.status().as_u16(), reply.json().await.unwrap())
     }
 
     pub async fn answer(&self, request: Value) -> String {
-        let (status, body) = self.post(request).await;
-        assert_eq!(status, 200, "{body}");
-        generated_text(&body)
+        generated_text(&self.answer_of("", &request).await)
     }
 
     /// The texts of a stream's tokens, put together.
     pub async fn streamed_answer(&self, mut request: Value) -> String {
         request["stream"] = true.into();
-        let body = self.client.post(&self.url).json(&request).send().await.unwrap().text().await.unwrap();
+        self.streamed_tokens("", &request).await
+    }
+
+    async fn streamed_tokens(&self, path: &str, request: &Value) -> String {
+        let body = self.post_to(path, request).await.text().await.unwrap();
         let events = body.lines().filter_map(|line| line.strip_prefix("data: "));
         let texts = events.map(|event| {
             let event: Value = serde_json::from_str(event).unwrap();
@@ -79,11 +94,25 @@ impl Server {
         texts.collect::<String>().trim().to_owned()
     }
 
+    /// The prompt that the chat template makes of a request of `/chat_tokenize`.
+    pub async fn prompt(&self, request: Value) -> String {
+        self.answer_of("chat_tokenize", &request).await["templated_text"].as_str().unwrap().to_owned()
+    }
+
+    /// The answer of `/generate`.
+    pub async fn generate(&self, request: &Value) -> String {
+        let body = self.answer_of("generate", request).await;
+        body["generated_text"].as_str().unwrap_or_else(|| panic!("no text in {body}")).trim().to_owned()
+    }
+
+    /// The answer of `/generate_stream`, put together.
+    pub async fn generate_stream(&self, request: &Value) -> String {
+        self.streamed_tokens("generate_stream", request).await
+    }
+
     /// What the assistant says to a request of `/v1/chat/completions`, and why it ended. Calls are without their ids.
     pub async fn chat(&self, request: Value) -> Value {
-        let reply = self.client.post(format!("{}v1/chat/completions", self.url)).json(&request).send().await.unwrap();
-        let (status, mut body) = (reply.status(), reply.json::<Value>().await.unwrap());
-        assert_eq!(status, 200, "{body}");
+        let mut body = self.answer_of("v1/chat/completions", &request).await;
         let mut choice = body["choices"][0].take();
         let calls = choice["message"].get_mut("tool_calls").and_then(Value::as_array_mut);
         for call in calls.into_iter().flatten() {
@@ -95,18 +124,16 @@ impl Server {
     /// As [`Server::chat`], put together from a stream.
     pub async fn streamed_chat(&self, mut request: Value) -> Value {
         request["stream"] = true.into();
-        let reply = self.client.post(format!("{}v1/chat/completions", self.url)).json(&request).send().await.unwrap();
-        let body = reply.text().await.unwrap();
+        let body = self.post_to("v1/chat/completions", &request).await.text().await.unwrap();
         assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
         let events = body.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
         let choices = events.map(|event| serde_json::from_str::<Value>(event).unwrap()["choices"][0].take());
         put_together(choices)
     }
 
-    /// Begins to stream an answer and hangs up after `patience`.
-    pub async fn give_up(&self, mut request: Value, patience: Duration) {
-        request["stream"] = true.into();
-        let answer = async { self.client.post(&self.url).json(&request).send().await?.text().await };
+    /// Asks for an answer at a path, and hangs up after `patience`.
+    pub async fn give_up(&self, path: &str, request: &Value, patience: Duration) {
+        let answer = async { self.post_to(path, request).await.text().await };
         let _ = tokio::time::timeout(patience, answer).await;
     }
 

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use sardine::error::Error;
+use sardine::error::{Error, Overload};
 use sardine::media::{MediaLimits, Source};
 use serde_json::json;
 
@@ -72,6 +72,26 @@ async fn each_limit_refuses_what_is_beyond_it_and_names_its_flag() {
 }
 
 #[tokio::test]
+async fn the_pictures_of_all_requests_share_a_memory() {
+    // One takes 70 tokens of 24 KiB.
+    let media = media(MediaLimits { picture_memory: 2 * 70 * (24 << 10), ..MediaLimits::default() });
+    let first = media.pictures(&[inline("rgb.png")]).await.unwrap();
+    assert_eq!(media.held_bytes(), 4 * first[0].patches.len() as u64);
+    let second = media.pictures(&[inline("rgb.png")]).await.unwrap();
+    let full = media.pictures(&[inline("rgb.png")]).await;
+    assert!(matches!(full, Err(Error::Overloaded { why: Overload::PicturesFull { .. }, .. })), "{full:?}");
+    let share = first.share();
+    drop(first);
+    assert!(media.pictures(&[inline("rgb.png")]).await.is_err(), "whoever keeps the share keeps the memory");
+    drop(share);
+    assert!(media.pictures(&[inline("rgb.png")]).await.is_ok());
+    drop(second);
+    assert_eq!(media.held_bytes(), 0);
+    // More than all of it could never be had.
+    assert!(message(media.pictures(&vec![inline("rgb.png"); 3]).await).contains("--picture-memory"));
+}
+
+#[tokio::test]
 async fn a_checkpoint_without_a_vision_tower_refuses_pictures_and_no_others() {
     let media = media_of(&[("config.json", json!({"model_type": "qwen3_5_text"}))], MediaLimits::default()).unwrap();
     assert!(message(media.pictures(&[inline("rgb.png")]).await).contains("reads text only"));
@@ -83,7 +103,7 @@ async fn a_checkpoint_without_a_preprocessor_file_gets_qwens_values() {
     let bare = media_of(&[("config.json", vision_config())], MediaLimits::default()).unwrap();
     let sources = [inline("rgb.png")];
     let full = media(MediaLimits::default());
-    assert_eq!(bare.pictures(&sources).await.unwrap(), full.pictures(&sources).await.unwrap());
+    assert_eq!(*bare.pictures(&sources).await.unwrap(), *full.pictures(&sources).await.unwrap());
 }
 
 /// Every file with bytes changed here and there: whatever the decoders do, the request ends in a picture or in words.

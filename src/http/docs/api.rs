@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::super::{docs, openai, probes, tgi, toolkit};
+use super::super::{docs, metrics, openai, probes, tgi, toolkit};
 
 /// The described handlers.
 #[derive(OpenApi)]
@@ -31,7 +31,7 @@ use super::super::{docs, openai, probes, tgi, toolkit};
         tgi::info::info,
         probes::ready,
         probes::live,
-        probes::metrics,
+        metrics::metrics,
         docs::openapi,
         docs::page::page,
         docs::page::file,

@@ -15,13 +15,12 @@ use super::record::{GeneratedText, StreamDetails, StreamEvent};
 use crate::error::Error;
 use crate::generation::{Delta, Finish, Generation, Service, Token};
 use crate::http::sse;
+use crate::http::status_hold::hold;
 
 /// How long an event is held to see whether the answer ends with it: the engine says so at once or not at all.
 const WAIT_FOR_END: Duration = Duration::from_millis(1);
 
-/// Asks `question` and answers with a stream. What fails before the first token has a status and JSON of its own: the status
-/// is sent with the first token, or after `status_hold`. Platforms count requests without a status to see that they must
-/// scale up, and proxies give up on those that stay silent.
+/// Asks `question` and answers with a stream, whose status is sent once the request has left the queue, or after `status_hold`.
 pub(in crate::http) async fn respond(
     mut response: HttpResponseBuilder,
     service: &Service,
@@ -29,14 +28,9 @@ pub(in crate::http) async fn respond(
     status_hold: Duration,
 ) -> Result<HttpResponse, Error> {
     let mut generation = service.start(question.request).await?;
-    let first = timeout(status_hold, generation.next()).await;
+    hold(&mut generation, status_hold).await?;
     response.insert_header(("x-prompt-tokens", generation.usage().prompt_tokens.to_string()));
-    let mut events = Events::new(generation, question.reply);
-    match first {
-        Ok(Some(delta)) => events.take(delta?),
-        Ok(None) => events.end(),
-        Err(_still_waiting) => {}
-    }
+    let events = Events::new(generation, question.reply);
     let stream = unfold(events, async |mut events| events.next().await.map(|event| (event, events)));
     Ok(sse::respond(response, stream))
 }

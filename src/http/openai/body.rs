@@ -10,6 +10,23 @@ use crate::error::Error;
 use crate::http::json::{kind, parse, refuse};
 use crate::http::negotiation::{self, Body};
 
+/// What vLLM knows and this server cannot do. An answer that silently lacked it would be wrong, so it is no field that nobody
+/// reads: (name, why).
+const UNSUPPORTED: [(&str, &str); 9] = [
+    ("structured_outputs", NOT_GUIDED),
+    ("guided_json", NOT_GUIDED),
+    ("guided_regex", NOT_GUIDED),
+    ("guided_choice", NOT_GUIDED),
+    ("guided_grammar", NOT_GUIDED),
+    ("allowed_token_ids", "is not supported by this server: raise the tokens with `logit_bias`"),
+    ("logits_processors", "is not supported by this server"),
+    ("prompt_embeds", "is not supported by this server: send the prompt as text or token ids"),
+    ("chat_template", "is not supported by this server, which uses the checkpoint's own"),
+];
+
+const NOT_GUIDED: &str =
+    "is not supported by this server, which cannot guide answers yet: ask for the form in the prompt";
+
 /// The fields of a request: those of one route only, and those of both.
 #[derive(Debug)]
 pub(super) struct Fields<R, B> {
@@ -37,6 +54,9 @@ where
     if !value.is_object() {
         return Err(Error::invalid(format!("the body must be a JSON object, not {}", kind(&value))));
     }
+    if let Some((name, why)) = UNSUPPORTED.iter().find(|(name, _)| !value[name].is_null()) {
+        return Err(refuse(name, why));
+    }
     let (route, ignored_by_route) = fields(&value)?;
     let (both, ignored_by_both) = fields(&value)?;
     let all = ignored_by_route.union(&ignored_by_both);
@@ -53,9 +73,23 @@ fn fields<T: DeserializeOwned>(body: &Value) -> Result<(T, BTreeSet<String>), Er
     let fields = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(body, &mut ignore));
     let fields = fields.map_err(|error| {
         let path = error.path().to_string();
-        refuse(if path == "." { "" } else { &path }, &format!("is wrong: {}", error.inner()))
+        refuse(if path == "." { "" } else { &path }, &format!("is wrong: {}", in_words(error.inner().to_string())))
     })?;
     Ok((fields, ignored))
+}
+
+/// serde's message about a value, which names types as Rust does.
+fn in_words(message: String) -> String {
+    const WORDS: [(&str, &str); 6] = [
+        ("expected u32", "expected a whole number from 0 to 4294967295"),
+        ("expected i64", "expected a whole number"),
+        ("expected f32", "expected a number"),
+        ("expected f64", "expected a number"),
+        ("expected a sequence", "expected a list"),
+        ("expected struct StreamOptions", "expected an object"),
+    ];
+    let named = WORDS.iter().find(|(named, _)| message.ends_with(named));
+    named.map_or(message.clone(), |(named, words)| message.replace(named, words))
 }
 
 /// Whether `ignored` names `path`, or something that it is in.
@@ -84,6 +118,30 @@ mod tests {
         assert_eq!(read.ignored, ["stream_options.x", "user"]);
         assert_eq!(read.both.temperature, Some(1.0));
         assert_eq!(read.route.messages, Some(vec![]));
+    }
+
+    #[test]
+    fn what_would_change_the_answer_and_cannot_be_done_is_refused_unless_it_is_null() {
+        let asks = |field: &str, value: Value| chat(json!({"messages": [], field: value}));
+        for field in ["structured_outputs", "guided_json", "allowed_token_ids", "chat_template"] {
+            let Err(Error::Invalid { param, .. }) = asks(field, json!({})) else { panic!("{field} was accepted") };
+            assert_eq!(param.as_deref(), Some(field));
+            assert!(asks(field, Value::Null).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_error_speaks_of_json_and_not_of_rust() {
+        for (field, value, words) in [
+            ("max_tokens", json!(-1), "integer `-1`, expected a whole number from 0 to 4294967295"),
+            ("temperature", json!("hot"), "string \"hot\", expected a number"),
+            ("messages", json!("hi"), "string \"hi\", expected a list"),
+            ("stream_options", json!(1), "integer `1`, expected an object"),
+            ("stream", json!("yes"), "string \"yes\", expected a boolean"),
+        ] {
+            let message = chat(json!({field: value})).unwrap_err().to_string();
+            assert!(message.ends_with(words), "{message}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! /v1/chat/completions: from a body to answers, whole or streamed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::{HttpResponse, HttpResponseBuilder};
@@ -7,7 +8,7 @@ use futures_util::future::try_join_all;
 
 use super::body::{self, Fields};
 use super::chat_answer::{ChatAnswer, Part, Shown};
-use super::conversation::conversation;
+use super::conversation::{begun_answer, conversation};
 use super::head::Head;
 use super::logprobs::of_prompt;
 use super::reply::{ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, Delta, Usage};
@@ -18,6 +19,7 @@ use super::{Sent, Understood};
 use crate::error::Error;
 use crate::generation::{ChatRequest, Input, MaxLength, Service};
 use crate::http::json::refuse;
+use crate::http::status_hold::hold;
 use crate::http::{HttpSettings, reply};
 
 /// A request as it was understood.
@@ -44,7 +46,7 @@ pub(super) fn read(sent: Sent, service: &Service, settings: &HttpSettings) -> Re
         return Err(refuse("max_tokens", "must be above 0"));
     }
     let everything = MaxLength::NewAtMost(usize::MAX);
-    let Resolved { mut sampling, length, stop, skip_special_tokens, prompt_logprobs, n } =
+    let Resolved { mut sampling, length, stop, skip_special_tokens, prompt_logprobs, names, token_ids, n } =
         resolve::resolve(&both, max_tokens, everything, service)?;
     resolve::check_answers(n, settings.max_client_batch_size)?;
     sampling.top_logprobs = top_logprobs(&chat)?;
@@ -53,6 +55,9 @@ pub(super) fn read(sent: Sent, service: &Service, settings: &HttpSettings) -> Re
         tools: conversation.tools.clone(),
         reasoning: chat.include_reasoning.unwrap_or(true),
         logprobs: chat.logprobs.unwrap_or(false),
+        names,
+        token_ids,
+        echo: if chat.echo == Some(true) { begun_answer(&conversation) } else { None },
         parallel_calls: chat.parallel_tool_calls.unwrap_or(true),
         eos: stop.eos.clone(),
         deadline: sent.deadline,
@@ -67,7 +72,7 @@ pub(super) fn read(sent: Sent, service: &Service, settings: &HttpSettings) -> Re
         prompt_logprobs,
         deadline: sent.deadline,
     };
-    let head = Head::new("chatcmpl", both.model.take(), &settings.model.name);
+    let head = Head::new("chatcmpl", &mut both, &settings.model.name)?;
     Ok((Asked { request, n, shown, head, stream: StreamPlan::read(&both)? }, ignored))
 }
 
@@ -90,20 +95,23 @@ pub(super) async fn respond(
     let Asked { request, n, shown, head, stream } = asked;
     let mut generations = service.start_several(request, n).await?;
     if let Some(plan) = stream {
-        stream::hold(&mut generations[0], status_hold).await?;
+        hold(&mut generations[0], status_hold).await?;
         let answers = generations.into_iter().map(|g| ChatAnswer::new(g, service.clone(), shown.clone()));
-        return Ok(stream::respond(response, ChatChunks { head, plan, n }, answers.collect()));
+        let answers: Vec<ChatAnswer> = answers.collect();
+        let prompt_token_ids = answers[0].prompt_token_ids();
+        return Ok(stream::respond(response, ChatChunks { head, plan, n, prompt_token_ids }, answers));
     }
     let collected = generations.into_iter().enumerate().map(async |(index, generation)| {
         let mut answer = ChatAnswer::new(generation.whole(), service.clone(), shown.clone());
-        let (message, logprobs, finish_reason) = answer.collect().await?;
-        let choice = ChatChoice { index, message, logprobs, finish_reason };
-        Ok::<_, Error>((choice, (answer.usage(), of_prompt(answer.prompt_tokens()))))
+        let choice = answer.collect(index).await?;
+        let prompt = (of_prompt(answer.prompt_tokens()), answer.prompt_token_ids());
+        Ok::<_, Error>((choice, (answer.usage(), prompt)))
     });
     let answered = try_join_all(collected).await?;
     let (choices, costs): (Vec<ChatChoice>, Vec<_>) = answered.into_iter().unzip();
     let (usages, mut prompts): (Vec<_>, Vec<_>) = costs.into_iter().unzip();
     reply::usage_headers(&mut response, &usages, received.elapsed());
+    let (prompt_logprobs, prompt_token_ids) = prompts.swap_remove(0);
     let Head { id, created, model } = head;
     Ok(response.json(ChatCompletion {
         id,
@@ -112,7 +120,8 @@ pub(super) async fn respond(
         model,
         usage: Usage::of(&usages, n),
         choices,
-        prompt_logprobs: prompts.swap_remove(0),
+        prompt_logprobs,
+        prompt_token_ids,
     }))
 }
 
@@ -121,6 +130,7 @@ struct ChatChunks {
     head: Head,
     plan: StreamPlan,
     n: usize,
+    prompt_token_ids: Option<Arc<[u32]>>,
 }
 
 impl stream::Chunks for ChatChunks {
@@ -137,12 +147,14 @@ impl stream::Chunks for ChatChunks {
 
     fn first(&self, index: usize) -> Option<ChatChunk> {
         let delta = Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() };
-        Some(self.chunk(vec![ChatChunkChoice { index, delta, logprobs: None, finish_reason: None }], None))
+        let opening = ChatChunkChoice { index, delta, logprobs: None, token_ids: None, finish_reason: None };
+        let prompt_token_ids = self.prompt_token_ids.clone();
+        Some(ChatChunk { prompt_token_ids, ..self.chunk(vec![opening], None) })
     }
 
     fn next(&self, index: usize, part: Part, usage: Option<Usage>) -> ChatChunk {
-        let Part { delta, logprobs, finish_reason } = part;
-        self.chunk(vec![ChatChunkChoice { index, delta, logprobs, finish_reason }], usage)
+        let Part { delta, logprobs, token_ids, finish_reason } = part;
+        self.chunk(vec![ChatChunkChoice { index, delta, logprobs, token_ids, finish_reason }], usage)
     }
 
     fn usage(&self, usage: Usage) -> ChatChunk {
@@ -153,6 +165,6 @@ impl stream::Chunks for ChatChunks {
 impl ChatChunks {
     fn chunk(&self, choices: Vec<ChatChunkChoice>, usage: Option<Usage>) -> ChatChunk {
         let Head { id, created, model } = self.head.clone();
-        ChatChunk { id, object: "chat.completion.chunk", created, model, choices, usage }
+        ChatChunk { id, object: "chat.completion.chunk", created, model, choices, prompt_token_ids: None, usage }
     }
 }

@@ -1,14 +1,15 @@
 //! One answer of a chat, piece by piece: the text cut into reasoning, content and calls, each token with its probability.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::logprobs;
-use super::reply::{ChatLogprobs, Delta, Function, FunctionChunk, Message, ToolCall, ToolCallChunk};
+use super::logprobs::{self, Names};
+use super::reply::{ChatChoice, ChatLogprobs, Delta, Function, FunctionChunk, Message, ToolCall, ToolCallChunk};
 use super::stream::{Answer, finish_reason};
 use crate::chat::output::{OutputParser, Piece, ToolCallDelta};
 use crate::error::Error;
-use crate::generation::{Finish, Generation, PromptToken, Service, Usage};
+use crate::generation::{Finish, Generation, PromptToken, Service, Token, Usage};
 
 /// What the reply to a chat shows.
 #[derive(Debug, Clone)]
@@ -17,6 +18,11 @@ pub(super) struct Shown {
     pub(super) tools: Vec<serde_json::Value>,
     pub(super) reasoning: bool,
     pub(super) logprobs: bool,
+    pub(super) names: Names,
+    /// Parts have the ids of their tokens.
+    pub(super) token_ids: bool,
+    /// What the content begins with.
+    pub(super) echo: Option<String>,
     /// False: calls after the first are left out.
     pub(super) parallel_calls: bool,
     /// Tokens that end the answer: no part of it.
@@ -30,8 +36,17 @@ pub(super) struct Shown {
 pub(super) struct Part {
     pub(super) delta: Delta,
     pub(super) logprobs: Option<ChatLogprobs>,
+    /// Where they are asked for.
+    pub(super) token_ids: Option<Vec<u32>>,
     /// In the last part.
     pub(super) finish_reason: Option<&'static str>,
+}
+
+/// What is said about tokens beside their text.
+#[derive(Debug, Default, PartialEq)]
+struct About {
+    logprobs: Option<ChatLogprobs>,
+    token_ids: Option<Vec<u32>>,
 }
 
 /// An answer on its way.
@@ -45,9 +60,16 @@ pub(super) struct ChatAnswer {
 }
 
 impl ChatAnswer {
-    pub(super) fn new(generation: Generation, service: Service, shown: Shown) -> ChatAnswer {
+    pub(super) fn new(generation: Generation, service: Service, mut shown: Shown) -> ChatAnswer {
         let parser = OutputParser::new(generation.opens_thinking(), &shown.tools);
-        ChatAnswer { generation, service, parser, shown, ready: VecDeque::new(), is_over: false }
+        let echo = shown.echo.take().map(|text| Delta { content: Some(text), ..Delta::default() });
+        let ready = echo.map(|delta| Part { delta, ..Part::default() }).into_iter().collect();
+        ChatAnswer { generation, service, parser, shown, ready, is_over: false }
+    }
+
+    /// The ids of the prompt's tokens, where the reply shows ids.
+    pub(super) fn prompt_token_ids(&self) -> Option<Arc<[u32]>> {
+        self.shown.token_ids.then(|| self.generation.prompt_ids())
     }
 
     /// The prompt's tokens, where they were asked for: complete once there is a part.
@@ -60,11 +82,9 @@ impl ChatAnswer {
         while self.ready.is_empty() && !self.is_over {
             match self.generation.next().await {
                 Some(Ok(delta)) => {
-                    let tokens: Vec<_> =
-                        delta.tokens.into_iter().filter(|token| !self.shown.eos.contains(&token.id)).collect();
-                    let logprobs = self.shown.logprobs.then(|| logprobs::of_chat(&tokens, &self.service));
+                    let about = self.about(delta.tokens);
                     let pieces = self.parser.push(&delta.text);
-                    self.take(pieces, logprobs.filter(|logprobs| !logprobs.content.is_empty()));
+                    self.take(pieces, about);
                 }
                 Some(Err(error)) => {
                     self.is_over = true;
@@ -81,10 +101,20 @@ impl ChatAnswer {
         self.ready.pop_front().map(Ok)
     }
 
+    /// What is said about tokens beside their text.
+    fn about(&self, tokens: Vec<Token>) -> About {
+        let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+        let tokens: Vec<_> = tokens.into_iter().filter(|token| !self.shown.eos.contains(&token.id)).collect();
+        let logprobs = (self.shown.logprobs && !tokens.is_empty())
+            .then(|| logprobs::of_chat(&tokens, self.shown.names, &self.service));
+        About { logprobs, token_ids: (self.shown.token_ids && !ids.is_empty()).then_some(ids) }
+    }
+
     /// All of it.
-    pub(super) async fn collect(&mut self) -> Result<(Message, Option<ChatLogprobs>, &'static str), Error> {
+    pub(super) async fn collect(&mut self, index: usize) -> Result<ChatChoice, Error> {
         let mut message = Message { role: "assistant", ..Message::default() };
         let mut logprobs = self.shown.logprobs.then(|| ChatLogprobs { content: Vec::new() });
+        let mut token_ids = self.shown.token_ids.then(Vec::new);
         let mut finish_reason = "length";
         while let Some(part) = self.next_part().await {
             let part = part?;
@@ -92,23 +122,28 @@ impl ChatAnswer {
             if let (Some(all), Some(some)) = (&mut logprobs, part.logprobs) {
                 all.content.extend(some.content);
             }
+            if let (Some(all), Some(some)) = (&mut token_ids, part.token_ids) {
+                all.extend(some);
+            }
             finish_reason = part.finish_reason.unwrap_or(finish_reason);
         }
         if message.content.is_none() && message.tool_calls.is_empty() {
             message.content = Some(String::new());
         }
-        Ok((message, logprobs, finish_reason))
+        Ok(ChatChoice { index, message, logprobs, token_ids, finish_reason })
     }
 
-    /// One part for each piece; the probabilities go with the first.
-    fn take(&mut self, pieces: Vec<Piece>, mut logprobs: Option<ChatLogprobs>) {
+    /// One part for each piece; what is said about the tokens goes with the first.
+    fn take(&mut self, pieces: Vec<Piece>, mut about: About) {
         for piece in pieces {
             if let Some(delta) = self.delta(piece) {
-                self.ready.push_back(Part { delta, logprobs: logprobs.take(), finish_reason: None });
+                let About { logprobs, token_ids } = std::mem::take(&mut about);
+                self.ready.push_back(Part { delta, logprobs, token_ids, finish_reason: None });
             }
         }
-        if logprobs.is_some() {
-            self.ready.push_back(Part { logprobs, ..Part::default() });
+        if about != About::default() {
+            let About { logprobs, token_ids } = about;
+            self.ready.push_back(Part { logprobs, token_ids, ..Part::default() });
         }
     }
 
@@ -130,7 +165,7 @@ impl ChatAnswer {
         let mut finish_reason = finish_reason(finish, self.shown.deadline)?;
         let is_complete = finish_reason == "stop";
         let rest = self.parser.finish(is_complete);
-        self.take(rest, None);
+        self.take(rest, About::default());
         if is_complete && self.parser.num_tool_calls() > 0 {
             finish_reason = "tool_calls";
         }

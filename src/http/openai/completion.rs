@@ -17,6 +17,7 @@ use super::{Sent, Understood};
 use crate::error::Error;
 use crate::generation::{ChatRequest, Generation, Input, MaxLength, Service};
 use crate::http::json::refuse;
+use crate::http::status_hold::hold;
 use crate::http::{HttpSettings, reply};
 
 /// OpenAI's and vLLM's.
@@ -62,12 +63,18 @@ pub(super) fn read(sent: Sent, service: &Service, settings: &HttpSettings) -> Re
             Some(true) => Some(service.text_of(&input)?),
             _ => None,
         };
-        let shown =
-            Shown { echo, logprobs: logprobs.is_some(), eos: resolved.stop.eos.clone(), deadline: sent.deadline };
+        let shown = Shown {
+            echo,
+            logprobs: logprobs.is_some(),
+            names: resolved.names,
+            token_ids: resolved.token_ids,
+            eos: resolved.stop.eos.clone(),
+            deadline: sent.deadline,
+        };
         Ok((request(input, &resolved, sent.deadline), shown))
     });
     let requests = requests.collect::<Result<_, Error>>()?;
-    let head = Head::new("cmpl", both.model.take(), &settings.model.name);
+    let head = Head::new("cmpl", &mut both, &settings.model.name)?;
     let wants_prompt = both.prompt_logprobs.is_some();
     Ok((Asked { requests, n, head, wants_prompt, stream: StreamPlan::read(&both)? }, ignored))
 }
@@ -124,7 +131,7 @@ pub(super) async fn respond(
     });
     let mut started: Vec<(Generation, Shown)> = try_join_all(started).await?.into_iter().flatten().collect();
     if let Some(plan) = stream {
-        stream::hold(&mut started[0].0, status_hold).await?;
+        hold(&mut started[0].0, status_hold).await?;
         let answers = started.into_iter().map(|(generation, shown)| CompletionAnswer::new(generation, shown));
         return Ok(stream::respond(response, CompletionChunks { head, plan, n }, answers.collect()));
     }
@@ -141,8 +148,8 @@ pub(super) async fn respond(
 }
 
 fn choice(index: usize, part: Part) -> CompletionChoice {
-    let Part { text, logprobs, finish_reason } = part;
-    CompletionChoice { index, text, logprobs, finish_reason, prompt_logprobs: None }
+    let Part { text, logprobs, prompt_token_ids, token_ids, finish_reason } = part;
+    CompletionChoice { index, text, logprobs, finish_reason, prompt_logprobs: None, prompt_token_ids, token_ids }
 }
 
 fn completion(head: Head, choices: Vec<CompletionChoice>, usage: Option<Usage>) -> Completion {

@@ -46,6 +46,12 @@ fn with_one_system_message(messages: Vec<Value>) -> Vec<Value> {
     system
 }
 
+/// What the assistant has said already, where the last message is its own.
+pub(super) fn begun_answer(conversation: &Conversation) -> Option<String> {
+    let last = conversation.messages.last().filter(|message| message["role"] == "assistant")?;
+    Some(text_of(&last["content"])).filter(|text| !text.is_empty())
+}
+
 /// The text of a content, whether that is a string or a list of parts.
 fn text_of(content: &Value) -> String {
     match content {

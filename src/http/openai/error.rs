@@ -26,7 +26,7 @@ pub(in crate::http) struct ErrorObject {
 }
 
 /// The response to a request that failed.
-pub(super) fn respond(error: &Error) -> HttpResponse {
+pub(in crate::http) fn respond(error: &Error) -> HttpResponse {
     with_headers(status(error), error).json(body(error))
 }
 

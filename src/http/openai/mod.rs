@@ -31,6 +31,7 @@ use super::{HttpSettings, body as http_body, deadline};
 use crate::error::Error;
 use crate::generation::Service;
 use error::Failures;
+pub(super) use error::respond as respond_error;
 pub(super) use models::{get_model, list_models};
 use reply::{ChatChunk, ChatCompletion, Completion};
 use schema::{ChatCompletionRequest, CompletionRequest};

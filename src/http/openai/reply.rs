@@ -1,6 +1,8 @@
 //! What the routes of OpenAI's API answer: whole answers, chunks of streams, and the list of models.
 
-use serde::Serialize;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -37,6 +39,10 @@ pub(in crate::http) struct ChatCompletion {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Option<Object>>>)]
     pub(super) prompt_logprobs: Option<Value>,
+    /// Where ids were asked for.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "numbers")]
+    #[schema(value_type = Option<Vec<u32>>)]
+    pub(super) prompt_token_ids: Option<Arc<[u32]>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -44,6 +50,9 @@ pub(in crate::http) struct ChatChoice {
     pub(super) index: usize,
     pub(super) message: Message,
     pub(super) logprobs: Option<ChatLogprobs>,
+    /// Where ids were asked for: the one that ended the answer included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token_ids: Option<Vec<u32>>,
     /// "stop", "length" or "tool_calls".
     pub(super) finish_reason: &'static str,
 }
@@ -110,6 +119,10 @@ pub(in crate::http) struct ChatChunk {
     pub(super) model: String,
     /// Empty in the chunk that tells the usage.
     pub(super) choices: Vec<ChatChunkChoice>,
+    /// Where ids were asked for: in the first chunk of each choice.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "numbers")]
+    #[schema(value_type = Option<Vec<u32>>)]
+    pub(super) prompt_token_ids: Option<Arc<[u32]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) usage: Option<Usage>,
 }
@@ -119,6 +132,9 @@ pub(in crate::http) struct ChatChunkChoice {
     pub(super) index: usize,
     pub(super) delta: Delta,
     pub(super) logprobs: Option<ChatLogprobs>,
+    /// Where ids were asked for: of the tokens since the chunk before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token_ids: Option<Vec<u32>>,
     pub(super) finish_reason: Option<&'static str>,
 }
 
@@ -173,6 +189,13 @@ pub(in crate::http) struct CompletionChoice {
     pub(super) index: usize,
     pub(super) text: String,
     pub(super) logprobs: Option<CompletionLogprobs>,
+    /// Where ids were asked for: in the first chunk of a stream.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "numbers")]
+    #[schema(value_type = Option<Vec<u32>>)]
+    pub(super) prompt_token_ids: Option<Arc<[u32]>>,
+    /// Where ids were asked for: the one that ended the answer included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token_ids: Option<Vec<u32>>,
     /// "stop" or "length"; null before the end of a stream.
     pub(super) finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,4 +233,9 @@ pub(in crate::http) struct Model {
     pub(super) owned_by: &'static str,
     /// Tokens of the longest sequence, prompt included.
     pub(super) max_model_len: usize,
+}
+
+/// (serde's own for [`Arc`] is a feature for all crates.)
+fn numbers<S: Serializer>(numbers: &Option<Arc<[u32]>>, serializer: S) -> Result<S::Ok, S::Error> {
+    numbers.as_deref().serialize(serializer)
 }

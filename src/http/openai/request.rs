@@ -59,6 +59,17 @@ pub(in crate::http) struct GenerationFields {
     pub(super) ignore_eos: Option<bool>,
     /// Leaves `<|im_end|>` and its like out of the text. Default: true.
     pub(super) skip_special_tokens: Option<bool>,
+    /// The tokenizer adds none of its own, whatever this says.
+    pub(super) add_special_tokens: Option<bool>,
+    /// Special tokens stand beside each other as they are, whatever this says.
+    pub(super) spaces_between_special_tokens: Option<bool>,
+    /// The reply has `prompt_token_ids`, and every choice its `token_ids`: of a stream, the first chunk and each chunk its own.
+    pub(super) return_token_ids: Option<bool>,
+    /// Tokens are called `token_id:17` in log-probabilities, for those that are no text by themselves.
+    pub(super) return_tokens_as_token_ids: Option<bool>,
+    /// The reply's id ends with it.
+    #[schema(max_length = 256)]
+    pub(super) request_id: Option<String>,
     /// The prompt is cut to its last tokens, as many as this.
     #[schema(format = Int64, minimum = 1, maximum = 4_294_967_295_u32)]
     pub(super) truncate_prompt_tokens: Option<u32>,
@@ -106,6 +117,8 @@ pub(in crate::http) struct ChatFields {
     pub(super) add_generation_prompt: Option<bool>,
     /// The last message, the assistant's, is continued.
     pub(super) continue_final_message: Option<bool>,
+    /// The content begins with that of the last message, where that is the assistant's.
+    pub(super) echo: Option<bool>,
     /// Refused: tools have taken their place.
     #[schema(value_type = Option<Vec<Object>>)]
     pub(super) functions: Option<Value>,

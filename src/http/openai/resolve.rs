@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::logprobs::Names;
 use super::request::{GenerationFields, OneOrMany};
 use crate::chat::GenerationDefaults;
 use crate::engine::Sampling;
@@ -30,6 +31,10 @@ pub(super) struct Resolved {
     pub(super) stop: Stop,
     pub(super) skip_special_tokens: bool,
     pub(super) prompt_logprobs: Option<usize>,
+    /// What tokens are called in log-probabilities.
+    pub(super) names: Names,
+    /// The reply shows the ids of tokens.
+    pub(super) token_ids: bool,
     /// Answers to each prompt.
     pub(super) n: usize,
 }
@@ -65,6 +70,8 @@ pub(super) fn resolve(
         stop,
         skip_special_tokens: fields.skip_special_tokens.unwrap_or(true),
         prompt_logprobs: prompt_logprobs.map(|n| n as usize),
+        names: Names::read(fields),
+        token_ids: fields.return_token_ids.unwrap_or(false),
         n,
     })
 }

@@ -1,18 +1,17 @@
 //! Answers as they are written: chunks of all choices in one stream of events, which `[DONE]` ends.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use futures_util::stream::{StreamExt, iter, select_all, unfold};
 use serde::Serialize;
-use tokio::time::timeout;
 
 use super::error;
 use super::reply::Usage;
 use super::request::GenerationFields;
 use crate::error::Error;
-use crate::generation::{self, Finish, Generation};
+use crate::generation::{self, Finish};
 use crate::http::json::refuse;
 use crate::http::sse;
 
@@ -75,12 +74,6 @@ pub(super) trait Chunks: 'static {
     fn usage(&self, usage: Usage) -> Self::Chunk;
 }
 
-/// Waits until `generation` has left the queue, at most for `status_hold`: the response's status is sent after that, since
-/// platforms count requests without one to see that they must scale up. What fails before has a status of its own.
-pub(super) async fn hold(generation: &mut Generation, status_hold: Duration) -> Result<(), Error> {
-    timeout(status_hold, generation.admitted()).await.unwrap_or(Ok(()))
-}
-
 /// What the choices of a stream say to the stream.
 enum Said<P> {
     Part(usize, P, generation::Usage),
@@ -90,7 +83,14 @@ enum Said<P> {
 }
 
 /// Streams `answers`, one choice each.
-pub(super) fn respond<C: Chunks>(response: HttpResponseBuilder, chunks: C, answers: Vec<C::Answer>) -> HttpResponse {
+pub(super) fn respond<C: Chunks>(
+    mut response: HttpResponseBuilder,
+    chunks: C,
+    answers: Vec<C::Answer>,
+) -> HttpResponse {
+    let begun: Vec<generation::Usage> = answers.iter().map(Answer::usage).collect();
+    let prompt_tokens = Usage::of(&begun, chunks.answers_to_a_prompt()).prompt_tokens;
+    response.insert_header(("x-prompt-tokens", prompt_tokens.to_string()));
     let costs = vec![generation::Usage::default(); answers.len()];
     let openings = (0..answers.len()).filter_map(|index| chunks.first(index));
     let openings: Vec<Bytes> = openings.map(|chunk| sse::event(&chunk)).collect();

@@ -44,7 +44,7 @@ pub(in crate::http) async fn generate(
 
 /// Continues a prompt, token by token.
 ///
-/// The last event has the whole text; what fails after the first event is an event with `error` and `error_type`.
+/// The last event has the whole text; what fails after the status was sent is an event with `error` and `error_type`.
 #[utoipa::path(
     post, path = "/generate_stream", tag = "Text Generation Inference",
     request_body(content = GenerateRequest, example = json!({
