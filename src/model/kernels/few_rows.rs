@@ -11,7 +11,7 @@ use super::element::{Element, Line, STEP};
 /// Sums of a dot product that are added up side by side, then in a tree: the lanes of an AVX2 register.
 const LANES: usize = 8;
 
-/// Bytes ahead of the one being read that the CPU is told to fetch.
+/// Bytes ahead of those being read that the CPU is told to fetch.
 #[cfg(target_arch = "x86_64")]
 const PREFETCH: usize = 512;
 
@@ -39,7 +39,7 @@ impl Activations {
     }
 
     /// The row from there on, and all rows behind it.
-    fn from_row(&self, row: usize) -> &[Line] {
+    fn rows_from(&self, row: usize) -> &[Line] {
         &self.lines[row * self.lines_a_row()..]
     }
 
@@ -108,17 +108,20 @@ unsafe fn tile<W: Element, const ROWS: usize, const OUTPUTS: usize>(
     put: &mut impl FnMut(usize, usize, f32),
 ) -> usize {
     let (inputs, stride) = (x.inputs, x.lines_a_row());
-    let (weight, lines) = (&weight[output * inputs..], x.from_row(row));
+    let (weight, lines) = (&weight[output * inputs..], x.rows_from(row));
     debug_assert!(lines.len() >= ROWS * stride && weight.len() >= OUTPUTS * inputs);
     let mut sums = [[_mm256_setzero_ps(); ROWS]; OUTPUTS];
     let steps = inputs / STEP;
+    // Weights come from memory for the first rows and from the cache for the others, the last of whom fetch the next weights.
+    let is_last = row > 0 && row + ROWS == x.rows;
+    let ahead = if is_last { OUTPUTS * inputs * size_of::<W>() } else { PREFETCH };
     for step in 0..steps {
         let mut weights = [[_mm256_setzero_ps(); 2]; OUTPUTS];
         for (o, weights) in weights.iter_mut().enumerate() {
             // Safety: all sixteen are within the output's row; what is prefetched need not exist.
             unsafe {
                 let at = weight.as_ptr().add(o * inputs + step * STEP);
-                _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(PREFETCH));
+                _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(ahead));
                 *weights = W::load(at);
             }
         }
