@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::cache::Slots;
 use super::config::TextConfig;
+use super::elementwise::by_rows;
 use super::kernels;
 use super::layers::{Linear, RmsNorm};
 use super::packing::{Span, pack};
@@ -56,7 +57,8 @@ impl Attention {
             attend(&span.of(&queries), &keys, &values)
         });
         let attended = pack(attended.collect()); // [tokens, heads * head_dim]
-        self.o_proj.forward(&(attended * gates.reshape([-1, self.num_heads * self.head_dim]).sigmoid()))
+        let gates = gates.reshape([-1, self.num_heads * self.head_dim]);
+        self.o_proj.forward(&by_rows([&attended, &gates], |[attended, gates]| attended * gates.sigmoid()))
     }
 }
 

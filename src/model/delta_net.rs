@@ -6,7 +6,7 @@ use super::cache::States;
 use super::config::TextConfig;
 use super::convolution::CausalConvolution;
 use super::delta_rule::{DeltaInputs, gated_delta_rule, one_each};
-use super::elementwise::elementwise;
+use super::elementwise::{by_rows, elementwise};
 use super::layers::{GatedRmsNorm, Linear};
 use super::packing::{Batch, pack};
 use super::weights::At;
@@ -63,7 +63,7 @@ impl DeltaNet {
                 false => self.conv1d.forward(&projected, &mut past.get(0)),
             }
         });
-        let convolved = pack(convolved.collect()).silu();
+        let convolved = by_rows([&pack(convolved.collect())], |[x]| x.silu());
         let inputs = self.inputs(&convolved, &beta, &decay);
         let read = batches.iter().map(|batch| {
             let (inputs, mut state) = (inputs.narrow(batch.first, batch.len), states.rule(&batch.slots));

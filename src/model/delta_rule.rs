@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::elementwise::elementwise;
+use super::elementwise::{by_rows, elementwise};
 use super::kernels;
 
 /// What the rule reads for each token.
@@ -25,9 +25,9 @@ impl DeltaInputs {
         let heads = v.size()[1];
         let key_dim = q.size()[2] as f64;
         DeltaInputs {
-            q: repeat_heads(&(unit_length(q) * key_dim.powf(-0.5)), heads),
-            k: repeat_heads(&unit_length(k), heads),
-            v: v.to_kind(Kind::Float),
+            q: by_rows([q], |[q]| repeat_heads(&(unit_length(q) * key_dim.powf(-0.5)), heads)),
+            k: by_rows([k], |[k]| repeat_heads(&unit_length(k), heads)),
+            v: by_rows([v], |[v]| v.to_kind(Kind::Float)),
             beta: beta.to_kind(Kind::Float),
             decay: decay.to_kind(Kind::Float),
         }

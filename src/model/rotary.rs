@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::config::Rope;
-use super::elementwise::elementwise;
+use super::elementwise::{by_rows, elementwise};
 
 /// The decoder's rotary angles: each frequency is driven by one of a token's three positions.
 pub(super) struct TextRotary {
@@ -80,14 +80,16 @@ impl Rotation {
     /// Rotates the first channels of each head and passes the others: [tokens, heads, head_dim], of the same shape. The
     /// halves are partners (NeoX), not neighbouring pairs.
     pub fn rotate(&self, x: &Tensor) -> Tensor {
-        let (rotary, head_dim) = (self.cos.size()[2], x.size()[2]);
-        let turned = x.narrow(2, 0, rotary).to_kind(self.cos.kind());
-        let (first, second) = (turned.narrow(2, 0, rotary / 2), turned.narrow(2, rotary / 2, rotary / 2));
-        let partners = Tensor::cat(&[-second, first], 2);
-        let turned = (turned * &self.cos + partners * &self.sin).to_kind(x.kind());
-        if rotary == head_dim {
-            return turned;
-        }
-        Tensor::cat(&[turned, x.narrow(2, rotary, head_dim - rotary)], 2)
+        by_rows([x, &self.cos, &self.sin], |[x, cos, sin]| {
+            let (rotary, head_dim) = (cos.size()[2], x.size()[2]);
+            let turned = x.narrow(2, 0, rotary).to_kind(cos.kind());
+            let (first, second) = (turned.narrow(2, 0, rotary / 2), turned.narrow(2, rotary / 2, rotary / 2));
+            let partners = Tensor::cat(&[-second, first], 2);
+            let turned = (turned * cos + partners * sin).to_kind(x.kind());
+            if rotary == head_dim {
+                return turned;
+            }
+            Tensor::cat(&[turned, x.narrow(2, rotary, head_dim - rotary)], 2)
+        })
     }
 }

@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::attention::attention;
 use super::config::VisionConfig;
+use super::elementwise::by_rows;
 use super::layers::{LayerNorm, Linear};
 use super::patch_positions::{PatchPositions, Table};
 use super::rotary::{Rotation, VisionRotary};
@@ -86,7 +87,8 @@ impl Block {
     /// [patches, hidden], of the same shape.
     fn forward(&self, x: &Tensor, rotation: &Rotation) -> Tensor {
         let x = x + self.attend(&self.norm1.forward(x), rotation);
-        let inner = self.linear_fc1.forward(&self.norm2.forward(&x)).gelu("tanh");
+        let inner = self.linear_fc1.forward(&self.norm2.forward(&x));
+        let inner = by_rows([&inner], |[x]| x.gelu("tanh"));
         let mixed = self.linear_fc2.forward(&inner);
         x + mixed
     }
