@@ -139,11 +139,8 @@ unsafe fn tile<W: Element, const ROWS: usize, const OUTPUTS: usize>(
     for (o, sums) in sums.iter().enumerate() {
         let tail_weights = &weight[o * inputs + steps * STEP..(o + 1) * inputs];
         for (r, sum) in sums.iter().enumerate() {
-            let mut lanes = [0.0; LANES];
-            // Safety: there is room for eight.
-            unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), *sum) };
             let tail = if tail_weights.is_empty() { 0.0 } else { tail(&lines[r * stride + steps], tail_weights) };
-            put(row + r, output + o, tree(lanes) + tail);
+            put(row + r, output + o, tree_avx2(*sum) + tail);
         }
     }
     ROWS
@@ -172,6 +169,16 @@ fn dot<W: Element>(lines: &[Line], weight: &[W]) -> f32 {
 /// What does not fill a step.
 fn tail<W: Element>(line: &Line, weights: &[W]) -> f32 {
     line.0.iter().zip(weights).map(|(x, w)| w.widen() * x).sum()
+}
+
+/// [`tree`] in a register.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn tree_avx2(lanes: __m256) -> f32 {
+    let fours = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1)); // a + e, b + f, c + g, d + h
+    let pairs = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
+    _mm_cvtss_f32(_mm_add_ss(pairs, _mm_movehdup_ps(pairs)))
 }
 
 fn tree(lanes: [f32; LANES]) -> f32 {
