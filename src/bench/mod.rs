@@ -3,6 +3,7 @@
 //! `target` is who is measured (the engine in this process, or any server that speaks OpenAI's API), `measure` how, `report`
 //! how it is told.
 
+mod machine;
 mod measure;
 mod report;
 mod target;
@@ -10,9 +11,10 @@ mod target;
 use std::time::Instant;
 
 use crate::generation::Service;
-use crate::model::{PerToken, measure_machine};
+use crate::model::PerToken;
+use machine::Machine;
 pub use report::Report;
-use report::{FirstToken, Limits};
+use report::{Beside, FirstToken, Limits};
 use target::{Target, Work};
 
 /// What is measured.
@@ -40,13 +42,12 @@ pub async fn in_process(
     let target = Target::InProcess(service);
     let first = measure::first_token(&target, measure::prompt(8, 1)).await?;
     let start_to_first_token = started.elapsed().as_secs_f64();
-    let mut report = measure(&target, workload).await?;
+    let mut machine = Machine::new(per_token);
+    machine.limits().await?; // those before the first measurement
+    let mut report = measure(&target, workload, Some(&mut machine)).await?;
     report.start_to_first_token_s = Some(start_to_first_token);
     report.warm_first_token_s = first;
-    report.peak_memory_bytes = peak_memory();
-    let machine = tokio::task::spawn_blocking(measure_machine).await.map_err(|error| error.to_string())?;
-    let (bytes_per_token, flops_per_token) = (per_token.bytes as f64, per_token.flops as f64);
-    report.limits = Some(Limits { machine, bytes_per_token, flops_per_token });
+    report.peak_memory_bytes = machine.peak_memory;
     Ok(report)
 }
 
@@ -54,19 +55,22 @@ pub async fn in_process(
 pub async fn over_http(url: &str, workload: &Workload) -> Result<Report, String> {
     let target = Target::http(url)?;
     let first = measure::first_token(&target, measure::prompt(8, 1)).await?;
-    let mut report = measure(&target, workload).await?;
+    let mut report = measure(&target, workload, None).await?;
     report.warm_first_token_s = first;
     Ok(report)
 }
 
-async fn measure(target: &Target, workload: &Workload) -> Result<Report, String> {
+/// The `machine` is measured as well where it is this one: what it can do changes from minute to minute on a shared host.
+async fn measure(target: &Target, workload: &Workload, mut machine: Option<&mut Machine>) -> Result<Report, String> {
     let mut report = Report::default();
     for sequences in &workload.sequences {
-        report.decode.push(measure::decode(target, *sequences, workload.tokens).await?);
+        let decoded = measure::decode(target, *sequences, workload.tokens).await?;
+        report.decode.push(Beside { limits: limits(&mut machine).await?, measured: decoded });
     }
     for (seed, len) in workload.prefill.iter().enumerate() {
         let seconds = measure::first_token(target, measure::prompt(*len, 1000 + seed)).await?;
-        report.prefill.push(FirstToken { prompt_tokens: *len, seconds });
+        let measured = FirstToken { prompt_tokens: *len, seconds };
+        report.prefill.push(Beside { limits: limits(&mut machine).await?, measured });
     }
     if let Some(intruder) = workload.intruder {
         let calm = measure::decode(target, 8, workload.tokens).await?;
@@ -76,7 +80,17 @@ async fn measure(target: &Target, workload: &Workload) -> Result<Report, String>
     if let Some(side) = workload.picture {
         report.picture_s = Some(measure::first_token(target, Work::Picture(picture(side))).await?);
     }
+    if let Some(machine) = machine {
+        machine.note_peak_memory();
+    }
     Ok(report)
+}
+
+async fn limits(machine: &mut Option<&mut Machine>) -> Result<Option<Limits>, String> {
+    match machine {
+        Some(machine) => Ok(Some(machine.limits().await?)),
+        None => Ok(None),
+    }
 }
 
 /// A picture of `side` x `side` pixels, as BMP: the one format that needs no encoder.
@@ -90,13 +104,6 @@ fn picture(side: u32) -> Vec<u8> {
     [0, pixels, 2835, 2835, 0, 0].iter().for_each(|field: &u32| file.extend(field.to_le_bytes()));
     file.extend((0..pixels).map(|at| (at / 97 % 251) as u8));
     file
-}
-
-/// The most memory that this process ever held.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 #[cfg(test)]

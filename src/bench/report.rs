@@ -24,13 +24,20 @@ pub(super) struct FirstToken {
     pub(super) seconds: f64,
 }
 
+/// A measurement, and what the machine could do meanwhile where that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Beside<M> {
+    #[serde(flatten)]
+    pub(super) measured: M,
+    pub(super) limits: Option<Limits>,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Report {
-    pub(super) limits: Option<Limits>,
     pub(super) start_to_first_token_s: Option<f64>,
     pub(super) warm_first_token_s: f64,
-    pub(super) decode: Vec<Decoded>,
-    pub(super) prefill: Vec<FirstToken>,
+    pub(super) decode: Vec<Beside<Decoded>>,
+    pub(super) prefill: Vec<Beside<FirstToken>>,
     /// Eight answers undisturbed, and while a long prompt arrives.
     pub(super) disturbed: Option<(Decoded, Decoded)>,
     pub(super) picture_s: Option<f64>,
@@ -47,32 +54,24 @@ impl fmt::Display for Report {
 
 impl Report {
     fn write(&self, out: &mut String) -> fmt::Result {
-        if let Some(limits) = self.limits {
-            let MachineLimits { read_bandwidth, gemm_flops } = limits.machine;
-            writeln!(out, "memory reads {:.1} GB/s, products {:.0} GFLOP/s", read_bandwidth / 1e9, gemm_flops / 1e9)?;
-        }
         if let Some(seconds) = self.start_to_first_token_s {
             writeln!(out, "start to first token  {seconds:.2} s")?;
         }
         writeln!(out, "first token of 8      {:.3} s", self.warm_first_token_s)?;
-        writeln!(out, "\n  at once   tokens/s   ms/token   longest gap ms   of the memory's limit")?;
-        for decoded in &self.decode {
-            let Decoded { sequences, tokens_per_s, ms_per_token, longest_gap_ms } = decoded;
-            let share = self.limits.map(|limits| {
-                tokens_per_s / *sequences as f64 * limits.bytes_per_token / limits.machine.read_bandwidth
+        writeln!(out, "\n  at once   tokens/s   ms/token   longest gap ms   memory reads GB/s   weights read at")?;
+        for Beside { measured, limits } in &self.decode {
+            let Decoded { sequences, tokens_per_s, ms_per_token, longest_gap_ms } = measured;
+            let share = of_limit(*limits, |limits| {
+                let read = tokens_per_s / *sequences as f64 * limits.bytes_per_token;
+                (read, limits.machine.read_bandwidth)
             });
-            let share = share.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0));
-            writeln!(
-                out,
-                "{sequences:>9} {tokens_per_s:>10.1} {ms_per_token:>10.2} {longest_gap_ms:>16.1} {share:>23}"
-            )?;
+            writeln!(out, "{sequences:>9} {tokens_per_s:>10.1} {ms_per_token:>10.2} {longest_gap_ms:>16.1} {share}")?;
         }
-        writeln!(out, "\n   prompt    seconds   tokens/s                    of the product's limit")?;
-        for FirstToken { prompt_tokens, seconds } in &self.prefill {
+        writeln!(out, "\n   prompt   tokens/s    seconds                     products GFLOP/s       computes at")?;
+        for Beside { measured: FirstToken { prompt_tokens, seconds }, limits } in &self.prefill {
             let rate = *prompt_tokens as f64 / seconds;
-            let share = self.limits.map(|limits| rate * limits.flops_per_token / limits.machine.gemm_flops);
-            let share = share.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0));
-            writeln!(out, "{prompt_tokens:>9} {seconds:>10.2} {rate:>10.1} {share:>41}")?;
+            let share = of_limit(*limits, |limits| (rate * limits.flops_per_token, limits.machine.gemm_flops));
+            writeln!(out, "{prompt_tokens:>9} {rate:>10.1} {seconds:>10.2} {:>16} {share}", "")?;
         }
         if let Some((calm, disturbed)) = self.disturbed {
             let (calm, disturbed) = (calm.longest_gap_ms, disturbed.longest_gap_ms);
@@ -89,4 +88,10 @@ impl Report {
         }
         Ok(())
     }
+}
+
+/// What the machine could do, in thousands of millions, and the share of it that was reached.
+fn of_limit(limits: Option<Limits>, reached_of: impl Fn(Limits) -> (f64, f64)) -> String {
+    let Some((reached, limit)) = limits.map(reached_of) else { return format!("{:>19} {:>17}", "-", "-") };
+    format!("{:>19.1} {:>15.0} %", limit / 1e9, reached / limit * 100.0)
 }

@@ -166,3 +166,30 @@ impl Mlp {
         self.down_proj.forward(&by_rows([&gate, &up], |[gate, up]| gate.silu() * up))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+
+    use super::Linear;
+
+    /// On a CPU that multiplies bf16 by itself, libtorch's is the form that reads prompts.
+    #[test]
+    fn both_forms_of_a_linear_layer_agree() {
+        for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 2e-2)] {
+            let random = |shape: &[i64]| (Tensor::rand(shape, (Kind::Float, Device::Cpu)) - 0.5).to_kind(kind);
+            let biased = Linear { weight: random(&[33, 70]), bias: Some(random(&[33])) };
+            let plain = Linear { weight: random(&[5, 70]), bias: None };
+            for rows in [1, 5, 40] {
+                let x = random(&[rows, 70]);
+                let products = Linear::forward_each([&biased, &plain], &x);
+                for (product, layer) in products.iter().zip([&biased, &plain]) {
+                    let other = layer.by_libtorch(&x);
+                    assert_eq!((product.size(), product.kind()), (other.size(), kind));
+                    let worst = (product - other).abs().max().double_value(&[]);
+                    assert!(worst < tolerance, "{rows} rows in {kind:?}: off by {worst}");
+                }
+            }
+        }
+    }
+}

@@ -379,6 +379,7 @@ async fn a_wrong_request_is_told_its_place() {
         (json!({"top_p": 0}), "top_p"),
         (json!({"max_tokens": 0}), "max_tokens"),
         (json!({"n": 100}), "n"),
+        (json!({"min_tokens": 9, "max_tokens": 8}), "min_tokens"),
         (json!({"stop": ""}), "stop"),
         (json!({"logit_bias": {"x": 1}}), "logit_bias"),
         (json!({"top_logprobs": 2}), "top_logprobs"),

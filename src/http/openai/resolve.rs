@@ -57,6 +57,9 @@ pub(super) fn resolve(
         None => Vec::new(),
     };
     sampling.bad_words = bad_words(fields.bad_words.as_deref().unwrap_or_default(), service)?;
+    if let Some((min, max)) = fields.min_tokens.zip(max_tokens).filter(|(min, max)| min > max) {
+        return Err(refuse("min_tokens", &format!("is {min}, more than the {max} tokens that the answer may have")));
+    }
     let max = match max_tokens {
         Some(tokens) => MaxLength::New(tokens as usize),
         None => defaults.max_new_tokens.map_or(default_max, MaxLength::NewAtMost),
