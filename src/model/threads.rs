@@ -24,8 +24,5 @@ pub(super) fn set(wanted: Option<usize>, config: &Config) {
 
 /// Runs `work` on one of the threads that compute: sharing some of it with the others then takes no detour.
 pub(super) fn run<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    match rayon::current_num_threads() {
-        1 => work(),
-        _ => rayon::scope(|_| work()),
-    }
+    rayon::scope(|_| work())
 }

@@ -130,9 +130,6 @@ fn each_part<T: Element>(layers: &[Layer<T>], outputs_a_part: usize, compute: im
             Part { weight, bias, output: &layer.output, first }
         })
     });
-    if rayon::current_num_threads() == 1 {
-        return parts.for_each(|part| compute(&part));
-    }
     let parts: Vec<Part<T>> = parts.collect();
     parts.par_iter().with_max_len(1).for_each(compute);
 }
