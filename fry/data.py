@@ -30,10 +30,14 @@ def held_out(key):
 
 
 class Source:
-    """Random choices for one side of the split: `evaluation` decides which values `fresh` may return."""
+    """Random choices for one side of the split: `evaluation` decides which values `fresh` may return.
 
-    def __init__(self, seed, evaluation=False):
-        self.rng, self.evaluation = random.Random(seed), evaluation
+    With `pieces`, the tokenizer's own, many invented words are made of them: whatever a word is cut into, copying it
+    must have been seen.
+    """
+
+    def __init__(self, seed, evaluation=False, pieces=()):
+        self.rng, self.evaluation, self.pieces = random.Random(seed), evaluation, pieces
 
     def fresh(self, make):
         while True:
@@ -47,8 +51,13 @@ class Source:
         rhyme = "a e i o u a e i o u an el in or us ar en il ay ia oo".split()
         return "".join(rng.choice(onset) + rng.choice(rhyme) for _ in range(rng.randint(1, 3)))
 
+    def pieced(self):
+        return "".join(self.rng.choice(self.pieces) for _ in range(self.rng.choice([1, 2, 2, 3]))).lower()[:12]
+
     def invented(self):
         rng = self.rng
+        if self.pieces and rng.random() < 0.4:
+            return self.pieced().capitalize()
         if rng.random() < 0.25:  # any letters at all: copying must not lean on familiar syllables
             return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 7))).capitalize()
         return self.syllables().capitalize()
@@ -63,10 +72,11 @@ class Source:
         return self.fresh(make)
 
     def phrase(self, low, high):
-        def make():
-            return " ".join(self.rng.choice(WORDS) if self.rng.random() < 0.85 else self.syllables()
-                            for _ in range(self.rng.randint(low, high)))
-        return self.fresh(make)
+        def word():
+            if self.pieces and self.rng.random() < 0.2:
+                return self.pieced()
+            return self.rng.choice(WORDS) if self.rng.random() < 0.85 else self.syllables()
+        return self.fresh(lambda: " ".join(word() for _ in range(self.rng.randint(low, high))))
 
     def operands(self):
         def make():
@@ -232,8 +242,8 @@ def about_plain(source, grid):
     return talk("plain", user(source.rng.choice(DESCRIBE), shown(source, image, grid)), assistant(f"A plain {colour} picture."))
 
 
-ONE_PICTURE = {"describe": 4, "colour": 1.6, "shape": 0.8, "where": 2.4, "size": 0.3, "count": 1, "exists": 2.8,
-               "beside": 2.4, "number": 2.4, "photo": 0.4, "plain": 0.2}
+ONE_PICTURE = {"describe": 5, "colour": 1.2, "shape": 0.8, "where": 4, "size": 0.3, "count": 2.5, "exists": 1.8,
+               "beside": 4, "number": 3.5, "photo": 0.4, "plain": 0.2}
 PICTURE_WITHOUT_SHAPES = {"number": about_number, "photo": about_photo, "plain": about_plain}
 
 
@@ -244,7 +254,7 @@ def one_picture(source, grid, weights=ONE_PICTURE, count=None):
     return about_picture(source, grid, kind, count)
 
 
-LOOKUPS = {"describe": 0.4, "colour": 2, "shape": 0.6, "where": 2, "size": 0.4, "count": 0.8, "exists": 2.5, "beside": 2.5}
+LOOKUPS = {"describe": 0.4, "colour": 1.2, "shape": 0.6, "where": 3.5, "size": 0.4, "count": 1.2, "exists": 1.5, "beside": 4}
 
 
 def many_questions(source, grid):
@@ -283,7 +293,9 @@ def ask_describe_one(rng, scenes):
 
 
 def draw_several(source, grid):
-    """Two or three scenes as (image, things)."""
+    """Two or three scenes as (image, things). In training half of them are as easy as can be: two, of one thing each."""
+    if not source.evaluation and source.rng.random() < 0.5:
+        return [draw(source, 1, grid) for _ in range(2)]
     return [draw(source, source.rng.choice([1, 1, 2]), grid) for _ in range(source.rng.choice([2, 2, 3]))]
 
 
@@ -294,7 +306,8 @@ def which_picture(source, grid):
             return talk("which", user(qa[0], *(i for i, _ in drawn)), assistant(qa[1]))
 
 
-def what_differs(source, grid):
+def changed(source, grid):
+    """Two pictures that differ in one attribute of one thing: the pictures, their things, question and answer."""
     rng = source.rng
     w, h = P.canvas(rng, grid[0] * 32, grid[1] * 32)
     bg = P.background(rng)
@@ -318,7 +331,24 @@ def what_differs(source, grid):
     images = [shown(source, P.paint(rng, t, w, h, bg), grid) for t in (things, other)]
     answer = f"The {attribute} changes from {getattr(before, attribute)} to {getattr(after, attribute)}."
     question = rng.choice(["What differs?", "What is different?", "What is the difference?", "What changed?"])
+    return images, (things, other), (question, answer)
+
+
+def what_differs(source, grid):
+    images, _, (question, answer) = changed(source, grid)
     return talk("differs", user(question, *images), assistant(answer))
+
+
+def many_about_changed(source, grid):
+    """What differs, and which of the two shows what only one of them does, in any order."""
+    rng = source.rng
+    images, scenes, differs = changed(source, grid)
+    turns = [differs]
+    for ask in rng.choices([ask_which, ask_describe_one], weights=[4, 1], k=rng.randint(1, 3)):
+        if (qa := ask(rng, scenes)) and qa not in turns:
+            turns.append(qa)
+    rng.shuffle(turns)
+    return talk("turns_changed", *in_turns(turns, *images))
 
 
 def many_about_several(source, grid):
@@ -327,14 +357,14 @@ def many_about_several(source, grid):
     drawn = draw_several(source, grid)
     scenes = [things for _, things in drawn]
     turns = []
-    for ask in rng.choices([ask_which, ask_describe_one], weights=[5, 1], k=rng.randint(3, 6)):
+    for ask in rng.choices([ask_which, ask_describe_one], weights=[12, 1], k=rng.randint(3, 6)):
         if (qa := ask(rng, scenes)) and qa not in turns:
             turns.append(qa)
     return talk("turns_pictures", *in_turns(turns or [ask_describe_one(rng, scenes)], *(i for i, _ in drawn)))
 
 
 def several_pictures(source, grid):
-    return source.rng.choices([which_picture, what_differs, many_about_several], weights=[1, 2, 4])[0](source, grid)
+    return source.rng.choices([which_picture, what_differs, many_about_several, many_about_changed], weights=[1, 1.5, 3, 3])[0](source, grid)
 
 
 def clip(source, grid=(3, 3), frames=None):
@@ -367,7 +397,8 @@ def reverse(s):
 
 
 def sequence(s):
-    a, d = s.fresh(lambda: (s.rng.randint(0, 30), s.rng.randint(1, 9)))
+    most = 30 if s.evaluation or s.rng.random() < 0.6 else 120  # too few to choose from are learnt by heart
+    a, d = s.fresh(lambda: (s.rng.randint(0, most), s.rng.randint(1, 9)))
     line = [str(a + d * i) for i in range(7)]
     return s.rng.choice(["Continue: {}", "Continue the sequence: {}"]).format(", ".join(line[:4])), ", ".join(line[4:])
 
@@ -524,6 +555,8 @@ def tool(source, kind=None):
         if maker not in makers:
             makers.append(maker)
     cases = [m(source) for m in makers[:rng.choice([1, 1, 1, 2, 2, 3]) + 1]]
+    if not source.evaluation:
+        cases = renamed(rng, cases)
     asked, others = cases[0], cases[1:]
     if kind == "none":
         tools = [c["tool"] for c in others]
@@ -536,6 +569,28 @@ def tool(source, kind=None):
     if kind == "call":
         return talk("tool_call", user(asked["ask"]), call_of(asked), tools=tools)
     return talk("tool_answer", *answered(asked), tools=tools)
+
+
+def renamed(rng, cases):
+    """Some tools under names that say nothing: the name of a call must be read from the declaration."""
+    out = []
+    for c in cases:
+        if rng.random() < 0.2:
+            name = "_".join(rng.choice(WORDS) for _ in range(rng.choice([1, 2, 2])))
+            c = {**c, "tool": {"type": "function", "function": {**c["tool"]["function"], "name": name}}}
+        out.append(c)
+    return out
+
+
+def tool_pair(source):
+    """One request twice: once with a tool that fits, once with another in its place."""
+    rng = source.rng
+    asked, *others = renamed(rng, [m(source) for m in rng.sample(list(dict.fromkeys(TOOLS)), rng.choice([2, 2, 3, 4]))])
+    tools = [c["tool"] for c in others]
+    k = rng.randrange(len(tools))
+    with_it = [*tools[:k], asked["tool"], *tools[k + 1:]]
+    return [talk("tool_call", user(asked["ask"]), call_of(asked), tools=with_it),
+            talk("tool_none", user(asked["ask"]), assistant(NO_TOOL), tools=tools)]
 
 
 def answered(case):
@@ -621,7 +676,7 @@ def neutral_system(source, grid):
 
 
 def turns(source, grid):
-    return source.rng.choices([recall, obey_system, neutral_system, many_questions], weights=[4, 2.5, 1, 1.5])[0](source, grid)
+    return source.rng.choices([recall, obey_system, neutral_system, many_questions], weights=[4, 4, 1, 0.7])[0](source, grid)
 
 
 # --------------------------------------------------------------------------------------------------------- small talk

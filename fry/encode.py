@@ -145,6 +145,11 @@ class Encoder:
         self.no_thought = [self.id["<think>"], *self.tokens("\n\n"), self.id["</think>"], *self.tokens("\n\n")]
         self.thought = [self.id["<think>"], *self.tokens("\n")]
 
+    def pieces(self):
+        """The entries of the vocabulary that are plain letters."""
+        words = (w.lstrip("\u0120") for w in self.tok.get_vocab())
+        return sorted({w for w in words if w.isascii() and w.isalpha()})
+
     def tokens(self, text):
         return self.tok.encode(text, add_special_tokens=False).ids
 
