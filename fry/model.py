@@ -249,10 +249,15 @@ def embed(model, batch):
     return x, cos[:, :, None], sin[:, :, None]
 
 
-def body(model, batch):
-    """Everything under the last layer: [B, T, hidden], and what the last layer and the draft head need besides."""
+def body(model, batch, before_attention=None):
+    """Everything under the last layer: [B, T, hidden], and what the last layer and the draft head need besides.
+
+    `before_attention` is shown what enters the first attention layer.
+    """
     x, cos, sin = embedded = embed(model, batch)
     for m in model.model.language_model.layers[:-1]:
+        if before_attention and hasattr(m, "self_attn"):
+            before_attention(x)
         x = layer(m, x, cos, sin)
     return x, embedded
 

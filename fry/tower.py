@@ -1,9 +1,11 @@
 """Stage 1: the vision tower learns alone, from dense labels.
 
-For every merged token (32 x 32 pixels) three throw-away heads name what covers it (a shape, a digit, a photograph or
-nothing), its colour and its size, and a fourth marks the token that holds a thing's middle. Learnt from captions
+For every merged token (32 x 32 pixels) throw-away heads name what covers it (a shape, a digit, a photograph or
+nothing), its colour, its size and in which third of the rows and columns it is, and one marks the token that holds a
+thing's middle. Learnt from captions
 alone the tower stays at chance for minutes; learnt like this it can see before the language model has to speak.
 """
+import copy
 import random
 import time
 
@@ -26,11 +28,18 @@ class Heads(nn.Module):
         super().__init__()
         self.kind, self.colour = nn.Linear(width, len(KINDS)), nn.Linear(width, len(COLOURS))
         self.size, self.middle = nn.Linear(width, 2), nn.Linear(width, 2)
+        self.row, self.col = nn.Linear(width, 3), nn.Linear(width, 3)
+
+    def loss(self, h, labels):
+        kind, colour, size, middle, row, col = labels
+        loss = F.cross_entropy(self.kind(h), kind) + 0.3 * F.cross_entropy(self.middle(h), middle)
+        loss = loss + 0.5 * F.cross_entropy(self.colour(h), colour) + 0.3 * F.cross_entropy(self.size(h), size)
+        return loss + 0.5 * (F.cross_entropy(self.row(h), row) + F.cross_entropy(self.col(h), col))
 
 
 def token_labels(things, cols, rows, sx, sy):
-    """kind, colour, size and middle per merged token; -100 where a label says nothing. sx, sy scale the drawing."""
-    kind, colour, size, middle = (np.full((rows, cols), v, np.int64) for v in (0, -100, -100, 0))
+    """kind, colour, size, middle, row and col per merged token; -100 where a label says nothing. sx, sy scale the drawing."""
+    kind, colour, size, middle, row, col = (np.full((rows, cols), v, np.int64) for v in (0, -100, -100, 0, -100, -100))
     nearest = np.full((rows, cols), 1e9)
     for t in things:
         x, y, r = t.x * sx, t.y * sy, t.r * (sx + sy) / 2
@@ -49,8 +58,9 @@ def token_labels(things, cols, rows, sx, sy):
                 if covers and d < nearest[i, j]:
                     nearest[i, j] = d
                     kind[i, j], colour[i, j] = KINDS.index(t.shape), COLOURS.index(t.colour)
-                    size[i, j] = -100 if t.shape.isdigit() else int(t.size == "large")
-    return [v.ravel() for v in (kind, colour, size, middle)]
+                    if not t.shape.isdigit():
+                        size[i, j], row[i, j], col[i, j] = int(t.size == "large"), t.row, t.col
+    return [v.ravel() for v in (kind, colour, size, middle, row, col)]
 
 
 def labelled(rng, cols, rows):
@@ -82,27 +92,44 @@ def batch(rng, n, grid=None):
 
 
 def score(visual, heads, rng, batches):
-    """Share of right labels on fresh pictures: nothing, shape, digit, colour, size, middle."""
-    right, total = np.zeros(6), np.zeros(6)
+    """Share of right labels on fresh pictures: nothing, shape, digit, colour, size, middle, row, column."""
+    right, total = np.zeros(8), np.zeros(8)
     with torch.no_grad():
-        for pixels, (kind, colour, size, middle), rows, cols in batches:
+        for pixels, (kind, colour, size, middle, row, col), rows, cols in batches:
             h = M.tower(visual, pixels, rows, cols)
             k = heads.kind(h).argmax(-1)
             shape, digit = (kind > 0) & (kind <= len(P.SHAPES)), (kind > len(P.SHAPES)) & (kind < len(KINDS) - 1)
             rows_ = [(k == kind)[kind == 0], (k == kind)[shape], (k == kind)[digit],
                      (heads.colour(h).argmax(-1) == colour)[colour >= 0], (heads.size(h).argmax(-1) == size)[size >= 0],
-                     (heads.middle(h).argmax(-1) == middle)[middle == 1]]
+                     (heads.middle(h).argmax(-1) == middle)[middle == 1],
+                     (heads.row(h).argmax(-1) == row)[row >= 0], (heads.col(h).argmax(-1) == col)[col >= 0]]
             right += [v.sum().item() for v in rows_]
             total += [v.numel() for v in rows_]
-    return dict(zip(["nothing", "shape", "digit", "colour", "size", "middle"], (right / total).round(3).tolist()))
+    return dict(zip(["nothing", "shape", "digit", "colour", "size", "middle", "row", "col"], (right / total).round(3).tolist()))
 
 
-def train(visual, seconds, seed, log, batch_size=64, save=None):
+def fit_heads(heads, visual, rng, steps=150):
+    """The heads learn to read a trained tower before they may change it."""
+    with torch.no_grad():
+        seen = [(M.tower(visual, pixels, rows, cols), labels) for pixels, labels, rows, cols in (batch(rng, 64) for _ in range(16))]
+    optimiser = torch.optim.Adam(heads.parameters(), lr=3e-3)
+    for k in range(steps):
+        loss = heads.loss(*seen[k % len(seen)])
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+
+def train(visual, seconds, seed, log, batch_size=64, save=None, lr=3e-3, trained=False):
+    """A `trained` tower learns on, and is held near what it says: a language model already listens to it."""
     torch.manual_seed(seed)
     rng = random.Random(seed)
     heads = Heads()
+    before = copy.deepcopy(visual).requires_grad_(False) if trained else None
+    if trained:
+        fit_heads(heads, visual, rng)
     named = [*((f"visual.{n}", p) for n, p in visual.named_parameters()), *((f"head_{n}", p) for n, p in heads.named_parameters())]
-    optimisers = M.optimisers(named, muon_lr=3e-3)
+    optimisers = M.optimisers(named, muon_lr=lr, adam_lr=lr)
     held_out = [batch(random.Random(10**6 + k), 64, g) for k, g in enumerate([(3, 3), (4, 4), (4, 4), (5, 4), (5, 5)])]
     start, step, seen, averages = time.time(), 0, 0, []
     while (elapsed := time.time() - start) < seconds:
@@ -110,10 +137,12 @@ def train(visual, seconds, seed, log, batch_size=64, save=None):
         for o in optimisers:
             for g in o.param_groups:
                 g["lr"] = g["base_lr"] * warm * max(0.02, cool)
-        pixels, (kind, colour, size, middle), rows, cols = batch(rng, batch_size)
+        pixels, labels, rows, cols = batch(rng, batch_size)
         h = M.tower(visual, pixels, rows, cols)
-        loss = F.cross_entropy(heads.kind(h), kind) + 0.3 * F.cross_entropy(heads.middle(h), middle)
-        loss = loss + 0.5 * F.cross_entropy(heads.colour(h), colour) + 0.3 * F.cross_entropy(heads.size(h), size)
+        loss = heads.loss(h, labels)
+        if trained:
+            said = M.tower(before, pixels, rows, cols)
+            loss = loss + (h - said).square().mean() / said.square().mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
         for o in optimisers:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.multiprocessing as mp
+import torch.nn as nn
 import torch.nn.functional as F
 
 import data as D
@@ -32,6 +33,7 @@ import tower as T
 
 HERE = Path(__file__).parent
 SMALL = [(3, 3), (3, 3), (4, 3), (3, 4), (4, 4), (4, 4), (4, 4), (5, 4)]
+PAIR_GRIDS = [(3, 3), (3, 3), (4, 3), (3, 4), (4, 4), (4, 4), (5, 4)]
 CLIP_GRIDS = [(3, 3), (3, 3), (4, 3), (3, 4), (4, 4)]
 
 
@@ -56,7 +58,7 @@ def long_pictures(s):
 
 
 def several(s):
-    g = grid(s.rng)
+    g = s.rng.choice(PAIR_GRIDS)
     return [D.several_pictures(s, g) for _ in range(of_size(s.rng, 14, g))]
 
 
@@ -65,16 +67,19 @@ def clips(s):
     return [D.clip(s, g, frames) for _ in range(of_size(s.rng, 20, g) * 4 // max(4, frames - 1))]
 
 
+TEXT_WEIGHTS = (1.8, 2.2, 1.2, 3.5, 1.5)
+
+
 def texts(s):
     out = []
     for _ in range(30):
         what = s.rng.random()
-        out.append(D.text(s) if what < 0.84 else D.thinking_sum(s) if what < 0.94 else D.chat(s))
+        out.append(D.text(s, TEXT_WEIGHTS) if what < 0.84 else D.thinking_sum(s) if what < 0.94 else D.chat(s))
     return out
 
 
 def tools(s):
-    return sorted((D.tool(s) if s.rng.random() < 0.7 else D.tool_turns(s) for _ in range(7)), key=lambda c: len(c["tools"]))
+    return [*D.tool_pair(s), *D.tool_pair(s), *(D.tool(s) if s.rng.random() < 0.7 else D.tool_turns(s) for _ in range(4))]
 
 
 def turns(s):
@@ -90,20 +95,21 @@ def thoughts(s):
 # Each step takes one batch from each column; within a column batches are drawn by weight.
 MIXES = {
     "short": [{short_pictures: 1}, {texts: 7, tools: 2, turns: 1.5, several: 1, clips: 0.5}],
-    "full": [{short_pictures: 3, long_pictures: 4}, {texts: 1},
-             {tools: 5, turns: 1.5, several: 5, clips: 0.3, thoughts: 0.2}],
+    "full": [{short_pictures: 5, long_pictures: 4}, {texts: 1},
+             {tools: 5, turns: 2.5, several: 6, clips: 1.5, thoughts: 0.2}],
 }
-WEIGHTS = {tools: 0.7, texts: 0.8}
+WEIGHTS = {texts: 0.8, several: 2.0}
+OPENING = {tools: 3.0}  # what the token that opens an answer weighs, where that is not 1
 
 
-def token_loss(hidden, head, targets, rows, used):
+def token_loss(hidden, head, targets, rows, used, opening=1.0):
     """Summed cross entropy where a sample of n taught tokens weighs sqrt(n): captions do not drown short answers.
 
-    The token that opens an answer weighs 1 whatever n: whether to call a tool is decided there, and a call is long.
+    The token that opens an answer weighs 1 or more whatever n: whether to call a tool is decided there, and a call is long.
     """
     opens = torch.ones_like(used)
     opens[:, 1:] = rows.diff(dim=1) != 1
-    weight = torch.where(opens, 1.0, used.sum(1, keepdim=True).float().rsqrt())[used]
+    weight = torch.where(opens, opening, used.sum(1, keepdim=True).float().rsqrt())[used]
     return (F.cross_entropy(F.linear(hidden[used], head), targets[used], reduction="none") * weight).sum()
 
 
@@ -116,11 +122,49 @@ def taught_rows(taught):
     return rows, used
 
 
-def trunk_loss(model, batch):
+class Hints(nn.Module):
+    """Throw-away heads that say in short what the trunk is slow to find out by itself.
+
+    The tower goes on naming what covers each token and where that is. And what enters the first attention layer must
+    tell which of several pictures a token belongs to: attention can then look a thing up and read off its picture.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.tower, self.picture = T.Heads(), nn.Linear(192, 4)
+        self.asked = 0
+
+    def fit(self, visual, rng):
+        """A head that cannot read yet must not teach: these learn to read a trained tower first."""
+        T.fit_heads(self.tower, visual, rng)
+
+    def pictures(self, visual, rng):
+        pixels, labels, rows, cols = T.batch(rng, 40)
+        return self.tower.loss(M.tower(visual, pixels, rows, cols), labels)
+
+    def which(self, batch, x):
+        """Over samples of several pictures; zero without any."""
+        ids = batch["ids"]
+        number = (ids == VISION_START).cumsum(1)
+        at = ((ids == IMAGE_PAD) | (ids == VIDEO_PAD)) & (number.amax(1, keepdim=True) > 1)
+        if not at.any():
+            return x.sum() * 0
+        self.asked += 1
+        if self.asked <= FIRST_READ:
+            x = x.detach()
+        return F.cross_entropy(self.picture(F.rms_norm(x[at], x.shape[-1:])), (number[at] - 1).clamp(max=3))
+
+
+VISION_START, IMAGE_PAD, VIDEO_PAD = (M.BASE_VOCAB + E.ADDED.index(f"<|{t}|>") for t in ("vision_start", "image_pad", "video_pad"))
+
+
+def trunk_loss(model, batch, hints=None, opening=1.0):
+    """The loss of the answers, summed, and of the hint about pictures, a mean."""
     ids, head = batch["ids"], model.model.language_model.embed_tokens.weight
     rows, used = taught_rows(batch["taught"][:, 1:])
-    h = M.top(model, *M.body(model, batch), rows)
-    return token_loss(h, head, M.rows_of(ids[:, 1:], rows), rows, used)
+    told = []
+    h = M.top(model, *M.body(model, batch, hints and (lambda x: told.append(hints.which(batch, x)))), rows)
+    return token_loss(h, head, M.rows_of(ids[:, 1:], rows), rows, used, opening), sum(told)
 
 
 def draft_loss(model, draft, batch):
@@ -144,12 +188,17 @@ def by_length(encoded):
     yield chunk
 
 
+FIRST_READ = 30  # batches from which the head for pictures only learns
+HINT = 0.3  # what the hint about pictures weighs beside an answer
+
+
 class Steps:
     """Draws batches of a mix and leaves their gradients on the parameters."""
 
-    def __init__(self, model, draft, mix, seed):
-        self.model, self.draft, self.columns = model, draft, MIXES[mix]
-        self.source, self.encoder = D.Source(seed), E.Encoder()
+    def __init__(self, model, draft, mix, seed, hints=None):
+        self.model, self.draft, self.columns, self.hints = model, draft, MIXES[mix], hints
+        self.encoder = E.Encoder()
+        self.source = D.Source(seed, pieces=self.encoder.pieces())
         self.means, self.samples = {}, 0
 
     def accumulate(self, columns=None):
@@ -157,14 +206,25 @@ class Steps:
             maker = self.source.rng.choices(list(column), weights=list(column.values()))[0]
             encoded = [self.encoder.encode(self.source.rng, c) for c in maker(self.source)]
             total = sum(e[1].sum() ** 0.5 for e in encoded)
-            mean = 0.0
+            mean, about = 0.0, 0.0
             for chunk in by_length(encoded):
                 batch = self.encoder.collate(chunk)
-                loss = (draft_loss(self.model, self.draft, batch) if self.draft else trunk_loss(self.model, batch)) / total
-                (loss * WEIGHTS.get(maker, 1.0)).backward()
+                if self.draft:
+                    loss, told = draft_loss(self.model, self.draft, batch), 0
+                else:
+                    loss, told = trunk_loss(self.model, batch, self.hints, OPENING.get(maker, 1.0))
+                loss = loss / total
+                (loss * WEIGHTS.get(maker, 1.0) + HINT * told * len(chunk) / len(encoded)).backward()
                 mean += loss.item()
+                about += float(torch.as_tensor(told).detach()) * len(chunk) / len(encoded)
             self.samples += len(encoded)
             self.note(maker.__name__, mean)
+            if about:
+                self.note("hint_" + maker.__name__, about)
+        if self.hints:
+            loss = self.hints.pictures(self.model.model.visual, self.source.rng)
+            loss.backward()
+            self.note("hint_tower", loss.item())
 
     def note(self, name, value):
         self.means[name] = value if name not in self.means else 0.9 * self.means[name] + 0.1 * value
@@ -227,15 +287,21 @@ def train_language(a):
     named = parameters(model, used)
     params = [p for _, p in named]
     optimisers = M.optimisers(named, muon_lr=a.lr, adam_lr=a.lr)
+    kept = list(optimisers)  # the hints' heads are not part of a checkpoint
+    hints = Hints() if a.hints and not a.draft else None
     if not a.draft:
         for o, state in zip(optimisers, optimiser_state or []):
             o.load_state_dict(state)
+    if hints:
+        if a.init or a.tower:
+            hints.fit(model.model.visual, random.Random(a.seed))
+        optimisers.append(torch.optim.AdamW(hints.parameters(), lr=a.lr, betas=(0.9, 0.98), weight_decay=0.0))
     for o in optimisers:
         for g in o.param_groups:
             g["base_lr"] = a.lr
     stopping = []
     signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))  # a stage may be cut short and taken up again
-    steps = Steps(model, used, a.mix, a.seed * 1000 + 1)
+    steps = Steps(model, used, a.mix, a.seed * 1000 + 1, hints)
     if a.helper:
         size = sum(p.numel() for p in params)
         shared, gradient = torch.empty(size).share_memory_(), torch.empty(size).share_memory_()
@@ -274,8 +340,8 @@ def train_language(a):
                   + " ".join(f"{k} {v:.3f}" for k, v in sorted(steps.means.items())), flush=True)
         if time.time() - saved > 120:
             saved = time.time()
-            save(a, model, draft, optimisers)
-    save(a, model, draft, optimisers)
+            save(a, model, draft, kept)
+    save(a, model, draft, kept)
     if a.helper:
         ready.value = 2
     print(f"done: {step} steps, {steps.samples + (samples.value if a.helper else 0)} samples, {time.time() - start:.0f} s", flush=True)
@@ -301,9 +367,14 @@ def load(a, model, draft):
 
 def train_tower(a):
     torch.set_num_threads(1)
-    model, _ = M.build(a.seed)
-    keep = lambda: torch.save(model.model.visual.state_dict(), Path(a.work) / "tower.pt")
-    seen = T.train(model.model.visual, a.seconds, a.seed, lambda line: print(line, flush=True), save=keep)
+    model, draft = M.build(a.seed)
+    state = load(a, model, draft)
+    if a.init:  # the tower of a whole checkpoint
+        keep = lambda: torch.save({"model": model.state_dict(), "draft": draft.state_dict(), "optimisers": state}, Path(a.work) / a.out)
+    else:
+        keep = lambda: torch.save(model.model.visual.state_dict(), Path(a.work) / "tower.pt")
+    more = dict(lr=a.lr, trained=True) if a.init else {}
+    seen = T.train(model.model.visual, a.seconds, a.seed, lambda line: print(line, flush=True), save=keep, **more)
     keep()
     print(f"done: {seen} pictures")
 
@@ -323,6 +394,7 @@ def main():
     ap.add_argument("--decay", type=float, default=0.0, help="share of the time over which the learning rate falls to zero")
     ap.add_argument("--draft", action="store_true", help="train the draft head only, on the finished trunk")
     ap.add_argument("--freeze-tower", action="store_true")
+    ap.add_argument("--hints", action="store_true", help="throw-away heads teach the tower and the first layers besides")
     ap.add_argument("--helper", action="store_true", help="a second process adds gradients whenever it has one")
     ap.add_argument("--helper-nice", type=int, default=10)
     a = ap.parse_args()
