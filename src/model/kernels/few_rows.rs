@@ -11,10 +11,6 @@ use super::element::{Element, Line, STEP};
 /// Sums of a dot product that are added up side by side, then in a tree: the lanes of an AVX2 register.
 const LANES: usize = 8;
 
-/// Bytes ahead of those being read that the CPU is told to fetch.
-#[cfg(target_arch = "x86_64")]
-const PREFETCH: usize = 512;
-
 /// Rows of activations, widened, in the order in which weights `W` come out of memory.
 pub(super) struct Activations {
     lines: Vec<Line>,
@@ -112,10 +108,9 @@ unsafe fn tile<W: Element, const ROWS: usize, const OUTPUTS: usize>(
     debug_assert!(lines.len() >= ROWS * stride && weight.len() >= OUTPUTS * inputs);
     let mut sums = [[_mm256_setzero_ps(); ROWS]; OUTPUTS];
     let steps = inputs / STEP;
-    // Weights come from memory for the first rows and from the cache for the others, the last of whom fetch the next weights.
-    let is_last = row > 0 && row + ROWS == x.rows;
-    let ahead = if is_last { OUTPUTS * inputs * size_of::<W>() } else { PREFETCH };
+    let prefetch = Prefetch::new::<W>(inputs, OUTPUTS, row > 0 && row + ROWS == x.rows);
     for step in 0..steps {
+        let ahead = if step < prefetch.turn { prefetch.before } else { prefetch.after };
         let mut weights = [[_mm256_setzero_ps(); 2]; OUTPUTS];
         for (o, weights) in weights.iter_mut().enumerate() {
             // Safety: all sixteen are within the output's row; what is prefetched need not exist.
@@ -144,6 +139,32 @@ unsafe fn tile<W: Element, const ROWS: usize, const OUTPUTS: usize>(
         }
     }
     ROWS
+}
+
+/// How many bytes ahead of those being read a tile fetches.
+///
+/// Weights come from memory for the first rows: towards the end of an output's weights those of the next tile's output are
+/// fetched. They come from the cache for the other rows, the last of whom fetch all of the next tile's.
+#[cfg(target_arch = "x86_64")]
+struct Prefetch {
+    before: usize,
+    /// The step from which on `after` counts.
+    turn: usize,
+    after: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Prefetch {
+    const BYTES: usize = 512;
+
+    fn new<W>(inputs: usize, outputs: usize, is_last_of_many: bool) -> Prefetch {
+        let (steps, bytes) = (inputs / STEP, inputs * size_of::<W>());
+        if is_last_of_many {
+            return Prefetch { before: outputs * bytes, turn: steps, after: 0 };
+        }
+        let turn = steps.saturating_sub(Prefetch::BYTES / (STEP * size_of::<W>()));
+        Prefetch { before: Prefetch::BYTES, turn, after: Prefetch::BYTES + (outputs - 1) * bytes }
+    }
 }
 
 /// The plain form, for any CPU and as the reference of the other; without fused multiplication the last bits differ.
