@@ -66,6 +66,7 @@ pub fn load(checkpoint: &Checkpoint, options: &LoadOptions, progress: Progress) 
         config,
         device,
         kind,
+        batch_invariant: options.batch_invariant,
         observer: None,
         _files: weights.into_files(),
     })

@@ -14,6 +14,8 @@ pub struct LoadOptions {
     pub max_batch_size: usize,
     /// CPU threads that compute. `None`: one for a small model, whose layers are not worth sharing, else one a core.
     pub threads: Option<usize>,
+    /// On a GPU every sequence is computed by itself, so that company cannot change its last bits. On a CPU it never does.
+    pub batch_invariant: bool,
     /// Shared library that brings libtorch's CUDA side ("libtorch_cuda.so"); "none" loads nothing.
     pub cuda_library: String,
 }

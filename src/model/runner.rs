@@ -31,6 +31,7 @@ pub struct QwenRunner {
     pub(super) config: Config,
     pub(super) device: Device,
     pub(super) kind: Kind,
+    pub(super) batch_invariant: bool,
     pub(super) observer: Option<Observer>,
     pub(super) _files: Vec<Bytes>,
 }
@@ -133,10 +134,10 @@ impl QwenRunner {
     ///
     /// On the CPU a row's numbers must not depend on its company. A product of few rows keeps that promise
     /// ([`kernels::linear`]), a GEMM does not, so a prompt's chunk has a pass of its own: it is bound by its operations, and
-    /// reading the weights once more for it costs little. On a GPU one pass takes all.
+    /// reading the weights once more for it costs little. On a GPU one pass takes all, unless company must not count there.
     fn passes<'r>(&self, rows: &'r [&'r Row]) -> Vec<&'r [&'r Row]> {
         if self.device != Device::Cpu {
-            return vec![rows];
+            return rows.chunks(if self.batch_invariant { 1 } else { rows.len().max(1) }).collect();
         }
         let (decoding, reading) = rows.split_at(rows.partition_point(|row| row.ids.len() == 1));
         decoding.chunks(kernels::MAX_FEW_ROWS as usize).chain(reading.chunks(1)).collect()

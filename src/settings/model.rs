@@ -37,6 +37,10 @@ pub struct ModelSettings {
     /// CPU threads that compute. Default: one a core, and one for a small model.
     #[arg(long, env = "SARDINE_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub threads: Option<u32>,
+    /// On a GPU: compute every sequence by itself, so that an answer is the same bits whatever shares the batch; slower with
+    /// many at once. On a CPU it is always so.
+    #[arg(long, env = "SARDINE_BATCH_INVARIANT")]
+    pub batch_invariant: bool,
     /// The library that brings CUDA into the process; `none` loads nothing.
     #[arg(long, env = "SARDINE_CUDA_LIBRARY", default_value = "libtorch_cuda.so", value_name = "FILE|none")]
     pub cuda_library: String,
@@ -104,6 +108,7 @@ impl ModelSettings {
             dtype: self.dtype,
             max_batch_size,
             threads: self.threads.map(|threads| threads as usize),
+            batch_invariant: self.batch_invariant,
             cuda_library: self.cuda_library.clone(),
         }
     }

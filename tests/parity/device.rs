@@ -10,6 +10,7 @@ use sardine::model::{DeviceChoice, Dtype, QwenRunner};
 
 use crate::driving::{Sequence, generate, step};
 use crate::fixtures::{Case, checkpoint, load, options};
+use crate::together::compare;
 
 /// The CUDA runtime of libtorch 2.13.
 const CUDA_RUNTIME: i64 = 13000;
@@ -67,6 +68,27 @@ fn generation_on_the_device_equals_the_cpu() {
         let answer = generate(&mut on_device, &case.prompt, 0, 100, 24);
         assert_eq!(answer, generate(&mut on_cpu, &case.prompt, 0, 100, 24), "{name}");
         assert_eq!(answer, case.greedy(), "{name}");
+    }
+}
+
+#[test]
+fn company_changes_no_bit_on_the_device_where_it_must_not() {
+    if !device_is_there() {
+        return;
+    }
+    let _turn = DEVICE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    for dtype in [Dtype::Float32, Dtype::Bfloat16] {
+        let options = sardine::model::LoadOptions {
+            device: DeviceChoice::Cuda(0),
+            batch_invariant: true,
+            max_batch_size: 8,
+            ..options(dtype)
+        };
+        let mut runner = sardine::model::load(&checkpoint(), &options, &|_, _| {}).unwrap();
+        for count in [2, 3, 8] {
+            let change = compare(&mut runner, count);
+            assert_eq!((change.logits, change.same_answers), (0.0, count), "{count} sequences in {dtype:?}");
+        }
     }
 }
 

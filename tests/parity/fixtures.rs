@@ -26,6 +26,7 @@ pub fn checkpoint() -> Checkpoint {
 pub fn options(dtype: Dtype) -> LoadOptions {
     LoadOptions {
         threads: Some(1),
+        batch_invariant: false,
         device: DeviceChoice::Cpu,
         dtype: DtypeChoice::Exactly(dtype),
         max_batch_size: 4,

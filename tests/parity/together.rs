@@ -90,10 +90,10 @@ fn how_much_sharing_steps_changes() {
     }
 }
 
-struct Change {
+pub struct Change {
     /// The largest difference of a logit, as long as the answers are the same.
-    logits: f64,
-    same_answers: usize,
+    pub logits: f64,
+    pub same_answers: usize,
 }
 
 struct Decoded {
@@ -102,7 +102,7 @@ struct Decoded {
 }
 
 /// Decodes `count` sequences alone and together.
-fn compare(runner: &mut QwenRunner, count: usize) -> Change {
+pub fn compare(runner: &mut QwenRunner, count: usize) -> Change {
     let seen = watch_logits(runner);
     let prompts = prompts(count);
     let slots: Vec<usize> = (0..count).collect();
