@@ -2,7 +2,8 @@
 //!
 //! [`load`] reads a checkpoint and gives a [`QwenRunner`], which runs the engine's steps:
 //! `packing` makes one list of a step's tokens, `vision` turns pictures into embeddings, `decoder` runs the layers
-//! (`attention`, `delta_net`) over what `cache` remembers of each sequence, and the sampler chooses.
+//! (`attention`, `delta_net`) over what `cache` remembers of each sequence, and the sampler chooses. `kernels` computes what
+//! libtorch would compute slowly, or with other bits in other company, on the CPU; `threads` are those that do.
 //!
 //! The numbers are Transformers': what is rounded where follows its `modeling_qwen3_5.py`, and `tests/parity` holds it to that.
 

@@ -12,7 +12,7 @@ use sardine::engine::{Engine, EngineLimits};
 use sardine::generation::Service;
 use sardine::http::{HttpSettings, ServedModel, Server};
 use sardine::media::{Media, MediaLimits};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::script::{Mode, Script, ScriptedRunner, Seen};
@@ -109,6 +109,17 @@ impl Bench {
     pub async fn with_picture_memory(picture_memory: u64) -> Bench {
         let media_limits = MediaLimits { picture_memory, ..MediaLimits::default() };
         Bench::ready(Bench::build(settings(), limits(), media_limits, None)).await
+    }
+
+    /// A server whose only slot is taken by an answer that does not end.
+    pub async fn busy(settings: HttpSettings) -> (Bench, tokio::task::JoinHandle<()>) {
+        let bench = Bench::with(settings, EngineLimits { max_batch_size: 1, ..limits() }).await;
+        bench.script.set(Mode::Endless(100));
+        let endless = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900, "eos_token_id": 1}});
+        let request = bench.request(Method::POST, "/").json(&endless);
+        let taken = tokio::spawn(async move { drop(request.send().await) });
+        bench.wait_until("the slot is taken", |bench| bench.service.num_running() == 1).await;
+        (bench, taken)
     }
 
     async fn ready((bench, load): (Bench, mpsc::Sender<()>)) -> Bench {

@@ -131,12 +131,7 @@ async fn a_failure_before_the_request_leaves_the_queue_has_its_status() {
     let reply = ask(&bench, json!({"top_p": 5})).await;
     assert_eq!((reply.status.as_u16(), reply.json()["error_type"].clone()), (400, json!("validation")));
 
-    let narrow = EngineLimits { max_batch_size: 1, ..limits() };
-    let bench = Bench::with(settings(), narrow).await;
-    bench.script.set(Mode::Endless(5));
-    let body = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900}});
-    let taken = tokio::spawn(bench.request(Method::POST, "/").json(&body).send());
-    bench.wait_until("the slot is taken", |bench| bench.service.num_running() == 1).await;
+    let (bench, taken) = Bench::busy(settings()).await;
     for (path, body) in requests() {
         let request = bench.request(Method::POST, path).header("x-request-timeout", "0.2").json(&body);
         let reply = bench.send(request).await;
@@ -149,11 +144,7 @@ async fn a_failure_before_the_request_leaves_the_queue_has_its_status() {
 #[tokio::test]
 async fn a_turn_that_does_not_come_after_the_status_was_sent_is_told_inside_the_stream() {
     let settings = HttpSettings { status_hold: Duration::from_millis(50), ..settings() };
-    let bench = Bench::with(settings, EngineLimits { max_batch_size: 1, ..limits() }).await;
-    bench.script.set(Mode::Endless(5));
-    let body = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900}});
-    let taken = tokio::spawn(bench.request(Method::POST, "/").json(&body).send());
-    bench.wait_until("the slot is taken", |bench| bench.service.num_running() == 1).await;
+    let (bench, taken) = Bench::busy(settings).await;
     for (path, body) in requests() {
         let request = bench.request(Method::POST, path).header("x-request-timeout", "0.3").json(&body);
         let reply = bench.send(request).await;

@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use sardine::engine::EngineLimits;
 use sardine::http::HttpSettings;
 use serde_json::json;
 
-use crate::bench::{Bench, Reply, limits, settings};
+use crate::bench::{Bench, Reply, settings};
 use crate::script::Mode;
 
 /// The script's token for an answer that never ends.
@@ -18,17 +17,6 @@ async fn chat_until(bench: &Bench, seconds: &str, max_tokens: usize) -> Reply {
     let body = json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": max_tokens});
     let request = bench.request(Method::POST, "/v1/chat/completions").header("x-request-timeout", seconds);
     bench.send(request.json(&body)).await
-}
-
-/// A server whose only slot is taken by an answer that does not end.
-async fn busy(settings: HttpSettings) -> (Bench, tokio::task::JoinHandle<()>) {
-    let bench = Bench::with(settings, EngineLimits { max_batch_size: 1, ..limits() }).await;
-    bench.script.set(Mode::Endless(TOKEN));
-    let endless = json!({"inputs": "Hi", "parameters": {"max_new_tokens": 1900, "eos_token_id": 1}});
-    let request = bench.request(Method::POST, "/").json(&endless);
-    let taken = tokio::spawn(async move { drop(request.send().await) });
-    bench.wait_until("the slot is taken", |bench| bench.service.num_running() == 1).await;
-    (bench, taken)
 }
 
 #[tokio::test]
@@ -59,7 +47,7 @@ async fn a_stream_is_not_cut_by_the_time_limit_of_whole_answers() {
 
 #[tokio::test]
 async fn a_client_whose_turn_does_not_come_in_time_gets_a_429_at_its_deadline() {
-    let (bench, taken) = busy(settings()).await;
+    let (bench, taken) = Bench::busy(settings()).await;
     let begun = Instant::now();
     let reply = chat_until(&bench, "0.3", 5).await;
     assert_eq!(reply.status, 429, "{}", reply.text);
@@ -96,7 +84,7 @@ async fn on_hugging_faces_routes_a_deadline_keeps_the_text_so_far() {
 
 #[tokio::test]
 async fn a_stream_that_waits_for_its_turn_gets_its_status_after_the_hold() {
-    let (bench, taken) = busy(HttpSettings { status_hold: Duration::from_millis(300), ..settings() }).await;
+    let (bench, taken) = Bench::busy(HttpSettings { status_hold: Duration::from_millis(300), ..settings() }).await;
     for (path, body) in
         [("/", json!({"inputs": "Hi", "stream": true})), ("/v1/completions", json!({"prompt": "Hi", "stream": true}))]
     {

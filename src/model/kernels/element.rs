@@ -8,7 +8,10 @@ use tch::Kind;
 /// Weights that a vector kernel reads at a time.
 pub(super) const STEP: usize = 16;
 
-/// As many numbers. Aligned, so that no read of a vector touches two lines of the cache.
+/// Numbers in an AVX2 register: a step is two of them.
+pub(super) const LANES: usize = STEP / 2;
+
+/// As many numbers as a step. Aligned, so that no read of a vector touches two lines of the cache.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Line(pub [f32; STEP]);
@@ -17,14 +20,14 @@ pub(super) struct Line(pub [f32; STEP]);
 pub(super) trait Element: Copy + Send + Sync + 'static {
     const KIND: Kind;
     /// Which of sixteen numbers in memory each lane of [`Element::load`] gets: splitting pairs is cheaper than keeping order.
-    const LANES: [usize; STEP];
+    const ORDER: [usize; STEP];
 
     fn widen(self) -> f32;
 
     /// The nearest, ties to even.
     fn round(wide: f32) -> Self;
 
-    /// Sixteen of them as fp32, in the order of [`Element::LANES`].
+    /// Sixteen of them as fp32, in the order of [`Element::ORDER`].
     ///
     /// # Safety
     /// `from` points to sixteen elements, and the CPU has AVX2.
@@ -39,7 +42,7 @@ pub(super) struct Bf16(pub u16);
 
 impl Element for Bf16 {
     const KIND: Kind = Kind::BFloat16;
-    const LANES: [usize; STEP] = [0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15];
+    const ORDER: [usize; STEP] = [0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15];
 
     #[inline]
     fn widen(self) -> f32 {
@@ -68,7 +71,7 @@ impl Element for Bf16 {
 
 impl Element for f32 {
     const KIND: Kind = Kind::Float;
-    const LANES: [usize; STEP] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    const ORDER: [usize; STEP] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
     #[inline]
     fn widen(self) -> f32 {

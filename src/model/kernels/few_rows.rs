@@ -6,10 +6,9 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-use super::element::{Element, Line, STEP};
-
-/// Sums of a dot product that are added up side by side, then in a tree: the lanes of an AVX2 register.
-const LANES: usize = 8;
+#[cfg(target_arch = "x86_64")]
+use super::super::cpu::has_avx2_and_fma;
+use super::element::{Element, LANES, Line, STEP};
 
 /// Rows of activations, widened, in the order in which weights `W` come out of memory.
 pub(super) struct Activations {
@@ -24,7 +23,7 @@ impl Activations {
         let mut lines = Vec::with_capacity(x.len().div_ceil(STEP));
         for row in x.chunks_exact(inputs) {
             let (steps, tail) = row.as_chunks::<STEP>();
-            lines.extend(steps.iter().map(|step| Line(W::LANES.map(|lane| step[lane].widen()))));
+            lines.extend(steps.iter().map(|step| Line(W::ORDER.map(|lane| step[lane].widen()))));
             if !tail.is_empty() {
                 let mut line = [0.0; STEP];
                 line.iter_mut().zip(tail).for_each(|(wide, x)| *wide = x.widen());
@@ -47,7 +46,7 @@ impl Activations {
 /// The products of all rows of `x` with `weight` [outputs, inputs]: `put(row, output, sum)` gets each.
 pub(super) fn multiply<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, f32)) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+    if has_avx2_and_fma() {
         // Safety: the CPU was asked.
         return unsafe { multiply_avx2(x, weight, put) };
     }
@@ -181,7 +180,7 @@ fn dot<W: Element>(lines: &[Line], weight: &[W]) -> f32 {
     let (steps, tail_weights) = weight.as_chunks::<STEP>();
     for (line, step) in lines.iter().zip(steps) {
         for (lane, x) in line.0.iter().enumerate() {
-            sums[lane % LANES] += step[W::LANES[lane]].widen() * x;
+            sums[lane % LANES] += step[W::ORDER[lane]].widen() * x;
         }
     }
     tree(sums) + lines.get(steps.len()).map_or(0.0, |line| tail(line, tail_weights))

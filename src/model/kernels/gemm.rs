@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
-use super::element::{Element, Line, STEP};
+use super::element::{Element, LANES, Line, STEP};
 
 /// Rows by outputs whose sums are held in registers: twelve of the sixteen.
 const TILE_ROWS: usize = 6;
@@ -25,11 +25,6 @@ const ROWS_AT_ONCE: usize = 86 * TILE_ROWS;
 
 /// Outputs of one task: 96 KiB of panels, and 200 KiB of sums.
 pub(super) const OUTPUTS_A_TASK: usize = 6 * PANEL_OUTPUTS;
-
-/// Whether this CPU runs [`multiply`].
-pub(super) fn is_supported() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
-}
 
 /// Rows of activations, widened, by blocks of [`DEPTH`] inputs, and in each by tiles of rows: [inputs of the block, 6].
 /// Rows that are missing in the last tile are zeros.
@@ -68,7 +63,7 @@ impl PackedRows {
 /// `put(row, first output, sums)` gets up to sixteen neighbours at a time.
 ///
 /// # Safety
-/// The CPU is one that [`is_supported`].
+/// The CPU has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn multiply<W: Element>(x: &PackedRows, weight: &[W], put: &mut impl FnMut(usize, usize, &[f32])) {
     let outputs = weight.len() / x.inputs;
@@ -112,22 +107,21 @@ pub(super) unsafe fn multiply<W: Element>(x: &PackedRows, weight: &[W], put: &mu
 /// The CPU has AVX2.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn pack<W: Element>(weight: &[W], inputs: usize, input: usize, lines: &mut [Line]) {
-    const HALF: usize = PANEL_OUTPUTS / 2;
     let outputs = (weight.len() / inputs).min(PANEL_OUTPUTS);
     let vector_depth = lines.len() - lines.len() % STEP;
     for half in 0..2 {
-        let first = half * HALF;
-        let is_whole = outputs >= first + HALF;
+        let first = half * LANES;
+        let is_whole = outputs >= first + LANES;
         let scalar_from = if is_whole { vector_depth } else { 0 };
         for step in (0..scalar_from).step_by(STEP) {
-            let mut even = [_mm256_setzero_ps(); HALF];
+            let mut even = [_mm256_setzero_ps(); LANES];
             let mut odd = even;
-            for output in 0..HALF {
+            for output in 0..LANES {
                 // Safety: sixteen inputs of an output that is there.
                 let loaded = unsafe { W::load(weight.as_ptr().add((first + output) * inputs + input + step)) };
                 (even[output], odd[output]) = (loaded[0], loaded[1]);
             }
-            for (lanes, vectors) in W::LANES.chunks_exact(HALF).zip([transpose(even), transpose(odd)]) {
+            for (lanes, vectors) in W::ORDER.chunks_exact(LANES).zip([transpose(even), transpose(odd)]) {
                 for (lane, vector) in lanes.iter().zip(vectors) {
                     // Safety: a line has room for two vectors.
                     unsafe { _mm256_store_ps(lines[step + lane].0.as_mut_ptr().add(first), vector) };
@@ -135,7 +129,7 @@ unsafe fn pack<W: Element>(weight: &[W], inputs: usize, input: usize, lines: &mu
             }
         }
         for (depth, line) in lines.iter_mut().enumerate().skip(scalar_from) {
-            for (output, place) in line.0[first..first + HALF].iter_mut().enumerate() {
+            for (output, place) in line.0[first..first + LANES].iter_mut().enumerate() {
                 let is_there = first + output < outputs;
                 *place = if is_there { weight[(first + output) * inputs + input + depth].widen() } else { 0.0 };
             }
@@ -189,13 +183,12 @@ unsafe fn add_products(tile: &[f32], panel: &[Line], sums: &mut [Line]) {
     }
 }
 
-const LANES: usize = STEP / 2;
-
 #[cfg(test)]
 mod tests {
+    use super::super::super::cpu::has_avx2_and_fma;
     use super::super::element::{Bf16, Element};
     use super::super::testing::numbers;
-    use super::{OUTPUTS_A_TASK, PackedRows, is_supported, multiply};
+    use super::{OUTPUTS_A_TASK, PackedRows, multiply};
 
     /// [rows, outputs]
     fn products<W: Element>(x: &[f32], weight: &[W], inputs: usize) -> Vec<f32> {
@@ -225,7 +218,7 @@ mod tests {
 
     #[test]
     fn gives_the_products_of_any_shape() {
-        if is_supported() {
+        if has_avx2_and_fma() {
             gives_the_products_in_double_precision(Bf16::round);
             gives_the_products_in_double_precision(|x| x);
         }
@@ -233,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_row_is_the_same_bits_whatever_its_place_and_company() {
-        if !is_supported() {
+        if !has_avx2_and_fma() {
             return;
         }
         let (rows, inputs, outputs) = (45, 600, 33);

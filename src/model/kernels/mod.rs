@@ -17,6 +17,8 @@ mod vector;
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
+#[cfg(target_arch = "x86_64")]
+use super::cpu;
 pub(super) use attend::attend_one;
 pub(super) use convolve_step::convolve_step;
 pub(super) use delta_step::delta_step;
@@ -76,7 +78,7 @@ fn multiply_few<T: Element>(x: &Matrix<T>, layers: &[Layer<T>]) {
 /// A CPU with AVX2, but without what libtorch's own products of bf16 need, is at its best here.
 #[cfg(target_arch = "x86_64")]
 fn multiply_many<T: Element>(x: &Matrix<T>, layers: &[Layer<T>]) -> Option<()> {
-    if !gemm::is_supported() || super::cpu::multiplies_bf16() {
+    if !cpu::has_avx2_and_fma() || cpu::multiplies_bf16() {
         return None;
     }
     let rows = gemm::PackedRows::new(x.numbers, x.columns);

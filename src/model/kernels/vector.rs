@@ -1,5 +1,8 @@
 //! Plain loops that the compiler makes vectors of, compiled twice: for CPUs with AVX2 and FMA, and for any.
 
+#[cfg(target_arch = "x86_64")]
+use super::super::cpu::has_avx2_and_fma;
+
 /// A loop over numbers.
 pub(super) trait Loop {
     /// To be marked `#[inline(always)]`, as all that it calls, so that it is compiled for the CPU of its caller.
@@ -9,7 +12,7 @@ pub(super) trait Loop {
 /// Runs `work` in the form that this CPU is fastest with.
 pub(super) fn run(work: impl Loop) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+    if has_avx2_and_fma() {
         #[target_feature(enable = "avx2,fma")]
         fn run_avx2(work: impl Loop) {
             work.run::<true>();
