@@ -3,10 +3,11 @@
 mod embedded;
 mod hub;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 pub use hub::{Files, HubSettings};
 
@@ -32,6 +33,17 @@ impl std::ops::Deref for Bytes {
         match self {
             Bytes::Mapped(map) => map,
             Bytes::Static(bytes) => bytes,
+        }
+    }
+}
+
+impl Bytes {
+    /// Gives back the memory that a part of a mapped file takes in this process. Whoever reads it again reads the file again.
+    pub fn forget(&self, part: Range<usize>) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = self {
+            // Safety: the map is a file's and read-only, so there is nothing to lose. Refusing is no harm either.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, part.start, part.len()) };
         }
     }
 }

@@ -3,7 +3,9 @@
 //! Weights, states, keys and values are exact. Activations are estimates: what the layers hold at their widest moment.
 
 use super::config::{Config, Dtype, LayerType, TextConfig, VisionConfig};
-use super::inventory::{Part, inventory};
+use super::inventory::{Listed, Part, inventory};
+use super::kernels::GROUP;
+use super::options::Quantization;
 use crate::engine::Costs;
 
 /// Whatever is computed in fp32.
@@ -24,9 +26,29 @@ pub struct Largest {
     pub picture_tokens: usize,
 }
 
-/// The costs of serving a model of `config` that computes in `dtype`.
-pub fn costs(config: &Config, dtype: Dtype, largest: Largest) -> Costs {
-    let size = bytes_of(dtype);
+/// In which precision a model computes, and holds its large weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Precision {
+    pub dtype: Dtype,
+    pub quantize: Option<Quantization>,
+}
+
+impl Precision {
+    /// What a tensor takes.
+    fn bytes_of(self, tensor: &Listed) -> u64 {
+        let numbers = product(&tensor.shape);
+        let scales = numbers / GROUP as u64 * 2;
+        match tensor.quantized(self.quantize) {
+            None => numbers * bytes_of(self.dtype),
+            Some(Quantization::Int8) => numbers + scales,
+            Some(Quantization::Int4) => numbers / 2 + scales,
+        }
+    }
+}
+
+/// The costs of serving a model of `config` in `precision`.
+pub fn costs(config: &Config, precision: Precision, largest: Largest) -> Costs {
+    let size = bytes_of(precision.dtype);
     let text = &config.text;
     let tokens = (largest.prefill_chunk + largest.max_batch_size) as u64;
     let (vision_per_token, largest_picture) = match &config.vision {
@@ -34,7 +56,7 @@ pub fn costs(config: &Config, dtype: Dtype, largest: Largest) -> Costs {
         None => (0, 0),
     };
     Costs {
-        weights: num_weights(config) * size,
+        weights: weights(config, precision),
         step: tokens * layer_activations(text, size)
             + largest.max_batch_size.max(SCORED_ROWS) as u64 * logits(text, size),
         // The mask as booleans and as what is added to the scores.
@@ -57,15 +79,17 @@ pub struct PerToken {
     pub flops: u64,
 }
 
-/// What a token of a model of `config` costs that computes in `dtype`.
-pub fn per_token(config: &Config, dtype: Dtype) -> PerToken {
+/// What a token of a model of `config` costs in `precision`.
+pub fn per_token(config: &Config, precision: Precision) -> PerToken {
     let decoder = inventory(config, "").into_iter().filter(|tensor| tensor.part == Part::Decoder);
-    let (outside, layers): (Vec<_>, Vec<_>) = decoder.partition(|tensor| !tensor.name.starts_with("layers."));
-    let size = |tensors: &[super::inventory::Listed]| tensors.iter().map(|tensor| product(&tensor.shape)).sum::<u64>();
     // Untied, the embedding is a table of which one row is read.
-    let table =
-        if config.tie_word_embeddings { 0 } else { product(&[config.text.vocab_size, config.text.hidden_size]) };
-    PerToken { bytes: (size(&layers) + size(&outside) - table) * bytes_of(dtype), flops: 2 * size(&layers) }
+    let is_read = |tensor: &Listed| config.tie_word_embeddings || tensor.name != "embed_tokens.weight";
+    let read: Vec<Listed> = decoder.filter(is_read).collect();
+    let of_layers = read.iter().filter(|tensor| tensor.name.starts_with("layers."));
+    PerToken {
+        bytes: read.iter().map(|tensor| precision.bytes_of(tensor)).sum(),
+        flops: 2 * of_layers.map(|tensor| product(&tensor.shape)).sum::<u64>(),
+    }
 }
 
 fn bytes_of(dtype: Dtype) -> u64 {
@@ -75,10 +99,10 @@ fn bytes_of(dtype: Dtype) -> u64 {
     }
 }
 
-/// Weights that are loaded: all but the draft head's.
-fn num_weights(config: &Config) -> u64 {
+/// What is loaded: all but the draft head.
+fn weights(config: &Config, precision: Precision) -> u64 {
     let loaded = inventory(config, "").into_iter().filter(|tensor| tensor.part != Part::Draft);
-    loaded.map(|tensor| product(&tensor.shape)).sum()
+    loaded.map(|tensor| precision.bytes_of(&tensor)).sum()
 }
 
 fn num_layers(text: &TextConfig, layer_type: LayerType) -> u64 {
@@ -143,9 +167,9 @@ fn product(sizes: &[usize]) -> u64 {
 mod tests {
     use serde_json::json;
 
-    use super::{Largest, costs};
+    use super::{Largest, Precision, costs};
     use crate::engine::Costs;
-    use crate::model::{Config, Dtype};
+    use crate::model::{Config, Dtype, Quantization};
 
     const LARGEST: Largest = Largest { prefill_chunk: 512, max_batch_size: 8, picture_tokens: 16_384 };
 
@@ -178,7 +202,18 @@ mod tests {
     }
 
     fn four_billion_costs(dtype: Dtype) -> Costs {
-        costs(&four_billion(), dtype, LARGEST)
+        costs(&four_billion(), Precision { dtype, quantize: None }, LARGEST)
+    }
+
+    #[test]
+    fn the_quantised_4b_is_as_small_as_its_bits() {
+        let gib = |quantize| {
+            let precision = Precision { dtype: Dtype::Bfloat16, quantize: Some(quantize) };
+            costs(&four_billion(), precision, LARGEST).weights as f64 / f64::from(1 << 30)
+        };
+        // The decoder's 4.2 billion in 8.5 or 4.5 bits, its vocabulary in 8.5; the tower's 0.33 in 16.
+        assert!((4.7..4.8).contains(&gib(Quantization::Int8)), "int8: {} GiB", gib(Quantization::Int8));
+        assert!((3.0..3.2).contains(&gib(Quantization::Int4)), "int4: {} GiB", gib(Quantization::Int4));
     }
 
     #[test]
@@ -208,7 +243,11 @@ mod tests {
 
     #[test]
     fn a_text_only_model_has_no_pictures_to_pay_for() {
-        let costs = costs(&Config { vision: None, ..four_billion() }, Dtype::Bfloat16, LARGEST);
+        let costs = costs(
+            &Config { vision: None, ..four_billion() },
+            Precision { dtype: Dtype::Bfloat16, quantize: None },
+            LARGEST,
+        );
         assert_eq!((costs.vision_per_token, costs.largest_picture), (0, 0));
         assert!(costs.weights < 2 * 4_300_000_000);
     }

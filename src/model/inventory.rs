@@ -1,6 +1,8 @@
 //! Which tensors a checkpoint of given sizes holds: the names and shapes of Transformers' Qwen3_5ForConditionalGeneration.
 
 use super::config::{Config, LayerType, TextConfig, VisionConfig};
+use super::kernels::QUANTIZED_STEP;
+use super::options::Quantization;
 
 /// A tensor that the checkpoint should hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -8,6 +10,23 @@ pub struct Listed {
     pub name: String,
     pub shape: Vec<usize>,
     pub part: Part,
+}
+
+impl Listed {
+    /// How it is held where `wanted` is asked for: `None` as it is stored.
+    ///
+    /// The decoder's large matrices are quantised. The vocabulary's, in which most of the error would lie, stays in 8 bits at
+    /// least; what decides the delta rule's gates is small and delicate and stays as it is, like the vision tower, which is not
+    /// read for every token.
+    pub fn quantized(&self, wanted: Option<Quantization>) -> Option<Quantization> {
+        let is_gate = self.name.contains(".in_proj_a.") || self.name.contains(".in_proj_b.");
+        let [_, inputs] = self.shape[..] else { return None };
+        if self.part != Part::Decoder || is_gate || !inputs.is_multiple_of(QUANTIZED_STEP) {
+            return None;
+        }
+        let is_vocabulary = self.name.ends_with("embed_tokens.weight") || self.name == "lm_head.weight";
+        wanted.map(|wanted| if is_vocabulary { Quantization::Int8 } else { wanted })
+    }
 }
 
 /// What a tensor is for.

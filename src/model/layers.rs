@@ -5,31 +5,32 @@ use tch::{Device, Kind, Tensor};
 
 use super::elementwise::by_rows;
 use super::kernels;
+use super::weight::Weight;
 use super::weights::At;
 
 /// `x W^T + b`.
 pub(super) struct Linear {
-    weight: Tensor, // [outputs, inputs]
+    weight: Weight, // [outputs, inputs]
     bias: Option<Tensor>,
 }
 
 impl Linear {
     pub fn load(at: &At) -> Linear {
-        Linear { weight: at.tensor("weight"), bias: None }
+        Linear { weight: at.weight("weight"), bias: None }
     }
 
     pub fn load_biased(at: &At) -> Linear {
-        Linear { weight: at.tensor("weight"), bias: Some(at.tensor("bias")) }
+        Linear { weight: at.weight("weight"), bias: Some(at.tensor("bias")) }
     }
 
     /// A layer over a weight that is held elsewhere too: the tied head.
-    pub fn sharing(weight: &Tensor) -> Linear {
+    pub fn sharing(weight: &Weight) -> Linear {
         Linear { weight: weight.shallow_clone(), bias: None }
     }
 
     /// A convolution whose kernel is its stride sees each patch once: it is a linear layer over flattened patches.
     pub fn load_patch_convolution(at: &At) -> Linear {
-        Linear { weight: at.tensor("weight").flatten(1, -1), bias: Some(at.tensor("bias")) }
+        Linear { weight: Weight::Plain(at.tensor("weight").flatten(1, -1)), bias: Some(at.tensor("bias")) }
     }
 
     /// [rows, inputs] -> [rows, outputs]
@@ -49,32 +50,34 @@ impl Linear {
     fn by_libtorch(&self, x: &Tensor) -> Tensor {
         let threads = rayon::current_num_threads();
         if x.device() != Device::Cpu || threads == 1 {
-            return x.linear(&self.weight, self.bias.as_ref());
+            return x.linear(&self.weight.to_plain(x.kind()), self.bias.as_ref());
         }
         let biases = self.bias.as_ref().map(|bias| bias.chunk(threads as i64, 0));
-        let parts = self.weight.chunk(threads as i64, 0).into_iter().enumerate().map(|(part, weight)| {
+        let parts = self.weight.chunk(threads as i64).into_iter().enumerate().map(|(part, weight)| {
             let bias = biases.as_ref().map(|biases| biases[part].shallow_clone());
             (x.shallow_clone(), weight, bias)
         });
         let parts: Vec<_> = parts.collect();
-        let products = parts.into_par_iter().map(|(x, weight, bias)| x.linear(&weight, bias.as_ref()));
+        let products =
+            parts.into_par_iter().map(|(x, weight, bias)| x.linear(&weight.to_plain(x.kind()), bias.as_ref()));
         Tensor::cat(&products.collect::<Vec<_>>(), 1)
     }
 }
 
 /// Token embeddings.
 pub(super) struct Embedding {
-    pub weight: Tensor, // [vocabulary, hidden]
+    pub weight: Weight, // [vocabulary, hidden]
+    kind: Kind,
 }
 
 impl Embedding {
     pub fn load(at: &At) -> Embedding {
-        Embedding { weight: at.tensor("weight") }
+        Embedding { weight: at.weight("weight"), kind: at.kind() }
     }
 
     /// [tokens] -> [tokens, hidden]
     pub fn forward(&self, ids: &Tensor) -> Tensor {
-        self.weight.index_select(0, ids)
+        self.weight.rows(ids, self.kind)
     }
 }
 
@@ -171,15 +174,16 @@ impl Mlp {
 mod tests {
     use tch::{Device, Kind, Tensor};
 
-    use super::Linear;
+    use super::{Linear, Weight};
 
     /// On a CPU that multiplies bf16 by itself, libtorch's is the form that reads prompts.
     #[test]
     fn both_forms_of_a_linear_layer_agree() {
         for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 2e-2)] {
             let random = |shape: &[i64]| (Tensor::rand(shape, (Kind::Float, Device::Cpu)) - 0.5).to_kind(kind);
-            let biased = Linear { weight: random(&[33, 70]), bias: Some(random(&[33])) };
-            let plain = Linear { weight: random(&[5, 70]), bias: None };
+            let plain_weight = |shape: &[i64]| Weight::Plain(random(shape));
+            let biased = Linear { weight: plain_weight(&[33, 70]), bias: Some(random(&[33])) };
+            let plain = Linear { weight: plain_weight(&[5, 70]), bias: None };
             for rows in [1, 5, 40] {
                 let x = random(&[rows, 70]);
                 let products = Linear::forward_each([&biased, &plain], &x);

@@ -31,6 +31,7 @@ pub mod sampler;
 mod shards;
 mod threads;
 mod vision;
+mod weight;
 mod weights;
 
 use tch::Kind;
@@ -39,9 +40,9 @@ use crate::checkpoint::Checkpoint;
 
 pub use config::{Config, Dtype, LayerType, Rope, TextConfig, VisionConfig};
 pub use cuda::{Place, find_place};
-pub use footprint::{Largest, PerToken, costs, per_token};
+pub use footprint::{Largest, PerToken, Precision, costs, per_token};
 pub use machine::{MachineLimits, measure as measure_machine};
-pub use options::{DeviceChoice, DtypeChoice, LoadOptions};
+pub use options::{DeviceChoice, DtypeChoice, LoadOptions, Quantization};
 pub use runner::{Observer, QwenRunner};
 pub use weights::Progress;
 
@@ -57,7 +58,7 @@ pub fn load(checkpoint: &Checkpoint, options: &LoadOptions, progress: Progress) 
     let kind = kind_of(options.dtype.given(config.dtype));
     threads::set(options.threads, &config);
     let _guard = tch::no_grad_guard();
-    let weights = weights::Weights::open(checkpoint, &config, (kind, device), progress)?;
+    let weights = weights::Weights::open(checkpoint, &config, (kind, device), options.quantize, progress)?;
     let decoder = decoder::Decoder::load(&weights, &config, device);
     let tower = |vision| vision::VisionTower::load(&weights.root().at("model.visual"), vision, device);
     Ok(QwenRunner {

@@ -10,6 +10,8 @@ use super::config::Dtype;
 pub struct LoadOptions {
     pub device: DeviceChoice,
     pub dtype: DtypeChoice,
+    /// What the decoder's large weights are quantised to while they are loaded. `None`: they stay as they are stored.
+    pub quantize: Option<Quantization>,
     /// Sequences that run at once: slots.
     pub max_batch_size: usize,
     /// CPU threads that compute. `None`: one for a small model, whose layers are not worth sharing, else one a core.
@@ -18,6 +20,13 @@ pub struct LoadOptions {
     pub batch_invariant: bool,
     /// Shared library that brings libtorch's CUDA side ("libtorch_cuda.so"); "none" loads nothing.
     pub cuda_library: String,
+}
+
+/// In how many bits a weight is held: codes, and a bf16 scale for every 32 of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantization {
+    Int8,
+    Int4,
 }
 
 /// Where to compute: `auto` (the first CUDA device that answers, else the CPU), `cpu`, `cuda` or `cuda:N`.
@@ -68,6 +77,18 @@ impl DtypeChoice {
         match self {
             DtypeChoice::Auto => stored,
             DtypeChoice::Exactly(dtype) => dtype,
+        }
+    }
+}
+
+impl FromStr for Quantization {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Quantization, String> {
+        match text {
+            "int8" => Ok(Quantization::Int8),
+            "int4" => Ok(Quantization::Int4),
+            _ => Err(format!("unknown quantization \"{text}\": expected int8 or int4")),
         }
     }
 }

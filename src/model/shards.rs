@@ -60,6 +60,11 @@ impl Shards {
     pub fn bytes(&self, tensor: &Stored) -> &[u8] {
         &self.files[tensor.file][tensor.bytes.clone()]
     }
+
+    /// Gives the memory that a tensor's file took in this process back: nothing reads it any more.
+    pub fn forget(&self, tensor: &Stored) {
+        self.files[tensor.file].forget(tensor.bytes.clone());
+    }
 }
 
 /// The files that hold the weights. Invariant: tensors' names come from the files themselves, so any shard naming works.

@@ -1,13 +1,17 @@
 //! The checkpoint's weights as tensors: checked against the inventory, converted and moved one by one.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 
 use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
 use super::config::Config;
 use super::inventory::{Listed, Part, inventory};
+use super::kernels;
+use super::options::Quantization;
 use super::shards::{Shards, Stored};
+use super::weight::{Quantized, Weight};
 use crate::checkpoint::{Bytes, Checkpoint};
 
 /// Told how many bytes of the weights are loaded, and of how many.
@@ -17,6 +21,8 @@ pub type Progress<'a> = &'a dyn Fn(u64, u64);
 pub(super) struct Weights<'a> {
     shards: Shards,
     text_prefix: &'static str,
+    /// Those that are to be quantised.
+    quantized: HashMap<String, Quantization>,
     kind: Kind,
     device: Device,
     progress: Progress<'a>,
@@ -31,6 +37,7 @@ impl<'a> Weights<'a> {
         checkpoint: &Checkpoint,
         config: &Config,
         (kind, device): (Kind, Device),
+        quantize: Option<Quantization>,
         progress: Progress<'a>,
     ) -> Result<Weights<'a>, String> {
         let shards = Shards::open(checkpoint)?;
@@ -40,7 +47,9 @@ impl<'a> Weights<'a> {
         compare(&listed, &shards, config).map_err(|error| format!("{}: {error}", checkpoint.name()))?;
         let loaded = listed.iter().filter(|tensor| tensor.part != Part::Draft);
         let total_bytes = loaded.map(|tensor| shards.bytes(&shards.tensors[&tensor.name]).len() as u64).sum();
-        Ok(Weights { shards, text_prefix, kind, device, progress, loaded_bytes: Cell::new(0), total_bytes })
+        let quantized =
+            listed.iter().filter_map(|tensor| Some((tensor.name.clone(), tensor.quantized(quantize)?))).collect();
+        Ok(Weights { shards, text_prefix, quantized, kind, device, progress, loaded_bytes: Cell::new(0), total_bytes })
     }
 
     /// The decoder's weights, wherever this export keeps them.
@@ -59,11 +68,35 @@ impl<'a> Weights<'a> {
     }
 
     fn tensor(&self, name: &str) -> Tensor {
-        let stored = self.shards.tensors.get(name).expect("Invariant: the inventory lists what the layers ask for");
+        let stored = self.stored(name);
         let tensor = self.as_stored(stored).to_device_(self.device, self.kind, false, false);
+        self.count(stored);
+        tensor
+    }
+
+    fn weight(&self, name: &str) -> Weight {
+        let Some(quantization) = self.quantized.get(name) else { return Weight::Plain(self.tensor(name)) };
+        let stored = self.stored(name);
+        let weight = self.as_stored(stored).to_kind(self.kind);
+        let Quantized { quantization, codes, scales } = kernels::quantize(&weight, *quantization);
+        drop(weight);
+        self.shards.forget(stored);
+        self.count(stored);
+        Weight::Quantized(Quantized {
+            quantization,
+            codes: codes.to_device(self.device),
+            scales: scales.to_device(self.device),
+        })
+    }
+
+    fn stored(&self, name: &str) -> &Stored {
+        self.shards.tensors.get(name).expect("Invariant: the inventory lists what the layers ask for")
+    }
+
+    /// Tells that a tensor is loaded.
+    fn count(&self, stored: &Stored) {
         self.loaded_bytes.set(self.loaded_bytes.get() + self.shards.bytes(stored).len() as u64);
         (self.progress)(self.loaded_bytes.get(), self.total_bytes);
-        tensor
     }
 
     /// The tensor in the mapped file itself, where its address allows; a copy where not (files compiled into the binary lie
@@ -103,12 +136,22 @@ impl<'w, 'a> At<'w, 'a> {
         At { weights: self.weights, prefix: format!("{}{name}.", self.prefix) }
     }
 
+    /// The precision that the model computes in.
+    pub fn kind(&self) -> Kind {
+        self.weights.kind
+    }
+
     /// The tensor `name`, of the wanted precision, on the wanted device.
     ///
     /// A tensor that is stored in F32 (Qwen's own files keep `A_log` and `linear_attn.norm.weight` so) is rounded to the
     /// wanted precision like any other, because Transformers does: parity wins over the bits.
     pub fn tensor(&self, name: &str) -> Tensor {
         self.weights.tensor(&format!("{}{name}", self.prefix))
+    }
+
+    /// The weight of a linear layer: quantised, where that was asked for and the inventory says so.
+    pub fn weight(&self, name: &str) -> Weight {
+        self.weights.weight(&format!("{}{name}", self.prefix))
     }
 }
 

@@ -9,7 +9,7 @@ use super::units::bytes;
 use crate::chat::SpecialText;
 use crate::checkpoint::HubSettings;
 use crate::engine::{EngineLimits, MemoryPlan};
-use crate::model::{DeviceChoice, DtypeChoice, LoadOptions};
+use crate::model::{Config, DeviceChoice, DtypeChoice, LoadOptions, Precision, Quantization};
 
 /// Which model, on which device.
 #[derive(Debug, Clone, Args)]
@@ -27,6 +27,9 @@ pub struct ModelSettings {
     /// `auto`: bfloat16, as the checkpoint is stored.
     #[arg(long, env = "SARDINE_DTYPE", default_value = "auto", value_name = "auto|bfloat16|float32")]
     pub dtype: DtypeChoice,
+    /// Hold the decoder's large weights in 8 or 4 bits: smaller, and on a CPU faster, for some of their precision.
+    #[arg(long, env = "SARDINE_QUANTIZE", value_name = "int8|int4")]
+    pub quantize: Option<Quantization>,
     /// Tokens of the longest sequence, prompt included. Default: what all sequences can have at once within the memory, at least
     /// 32768 where one such sequence fits, at most the checkpoint's.
     #[arg(long, env = "SARDINE_MAX_MODEL_LEN", value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
@@ -106,11 +109,17 @@ impl ModelSettings {
         LoadOptions {
             device: self.device,
             dtype: self.dtype,
+            quantize: self.quantize,
             max_batch_size,
             threads: self.threads.map(|threads| threads as usize),
             batch_invariant: self.batch_invariant,
             cuda_library: self.cuda_library.clone(),
         }
+    }
+
+    /// In which precision a model of `config` is served.
+    pub fn precision(&self, config: &Config) -> Precision {
+        Precision { dtype: self.dtype.given(config.dtype), quantize: self.quantize }
     }
 
     pub fn special_text(&self) -> SpecialText {

@@ -34,7 +34,7 @@ pub async fn start(settings: &ModelSettings) -> Result<Started, String> {
     let checkpoint = find_checkpoint(settings, Files::All).await?;
     let config = model::Config::load(&checkpoint)?;
     let plan = plan_for(settings, &checkpoint, &config)?;
-    let per_token = model::per_token(&config, settings.dtype.given(config.dtype));
+    let per_token = model::per_token(&config, settings.precision(&config));
     tell(&plan);
     let (options, weights) = (settings.load_options(plan.max_batch_size), checkpoint.clone());
     let (engine, loaded) = Engine::start(settings.engine_limits(&plan), move || {
@@ -104,7 +104,7 @@ fn plan_for(settings: &ModelSettings, checkpoint: &Checkpoint, config: &model::C
         max_batch_size,
         picture_tokens: costs_of_pictures.largest,
     };
-    let costs = model::costs(config, settings.dtype.given(config.dtype), largest);
+    let costs = model::costs(config, settings.precision(config), largest);
     let place = model::find_place(settings.device, &settings.cuda_library)?;
     let free = match place {
         Place::Cpu => memory::available(),

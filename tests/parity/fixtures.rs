@@ -29,6 +29,7 @@ pub fn options(dtype: Dtype) -> LoadOptions {
         batch_invariant: false,
         device: DeviceChoice::Cpu,
         dtype: DtypeChoice::Exactly(dtype),
+        quantize: None,
         max_batch_size: 4,
         cuda_library: "none".to_owned(),
     }

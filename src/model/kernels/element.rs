@@ -5,20 +5,21 @@ use std::arch::x86_64::*;
 
 use tch::Kind;
 
-/// Weights that a vector kernel reads at a time.
-pub(super) const STEP: usize = 16;
+use super::tensors::Number;
 
-/// Numbers in an AVX2 register: a step is two of them.
-pub(super) const LANES: usize = STEP / 2;
+/// Numbers in an AVX2 register.
+pub(super) const LANES: usize = 8;
 
-/// As many numbers as a step. Aligned, so that no read of a vector touches two lines of the cache.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(super) struct Line(pub [f32; STEP]);
+/// Numbers that are read at a time: two registers of them.
+pub(super) const STEP: usize = 2 * LANES;
+
+/// As many numbers as a register holds. Aligned, so that no read of them touches two lines of the cache.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(align(32))]
+pub(super) struct Lanes(pub [f32; LANES]);
 
 /// A number as weights and activations are stored.
-pub(super) trait Element: Copy + Send + Sync + 'static {
-    const KIND: Kind;
+pub(super) trait Element: Number {
     /// Which of sixteen numbers in memory each lane of [`Element::load`] gets: splitting pairs is cheaper than keeping order.
     const ORDER: [usize; STEP];
 
@@ -40,8 +41,11 @@ pub(super) trait Element: Copy + Send + Sync + 'static {
 #[repr(transparent)]
 pub(super) struct Bf16(pub u16);
 
-impl Element for Bf16 {
+impl Number for Bf16 {
     const KIND: Kind = Kind::BFloat16;
+}
+
+impl Element for Bf16 {
     const ORDER: [usize; STEP] = [0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15];
 
     #[inline]
@@ -70,7 +74,6 @@ impl Element for Bf16 {
 }
 
 impl Element for f32 {
-    const KIND: Kind = Kind::Float;
     const ORDER: [usize; STEP] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
     #[inline]

@@ -10,20 +10,28 @@ mod element;
 mod few_rows;
 #[cfg(target_arch = "x86_64")]
 mod gemm;
+mod quantize;
+mod quantized;
 mod rms_norm;
+mod stored;
 mod tensors;
 mod vector;
+mod weights;
 
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 #[cfg(target_arch = "x86_64")]
 use super::cpu;
+use super::weight::Weight;
 pub(super) use attend::attend_one;
 pub(super) use convolve_step::convolve_step;
 pub(super) use delta_step::delta_step;
 use element::{Bf16, Element};
+pub(super) use quantize::quantize;
+pub(super) use quantized::{GROUP, STEP as QUANTIZED_STEP};
 pub(super) use rms_norm::rms_norm;
+use stored::{Arranged, Stored};
 use tensors::{Matrix, Output};
 
 /// Most rows that are multiplied row by row, weight by weight: from there on a GEMM, which reads weights into the cache once
@@ -38,7 +46,7 @@ const WEIGHTS_A_TASK: usize = 1 << 16;
 ///
 /// `None` where another operator must do it: on another device or in other precisions, on a CPU that multiplies bf16 faster
 /// than this, and where tensors do not lie in one piece.
-pub(super) fn linear<const N: usize>(x: &Tensor, weights: [(&Tensor, Option<&Tensor>); N]) -> Option<[Tensor; N]> {
+pub(super) fn linear<const N: usize>(x: &Tensor, weights: [(&Weight, Option<&Tensor>); N]) -> Option<[Tensor; N]> {
     match x.kind() {
         Kind::BFloat16 => linear_of::<Bf16, N>(x, weights),
         Kind::Float => linear_of::<f32, N>(x, weights),
@@ -46,7 +54,7 @@ pub(super) fn linear<const N: usize>(x: &Tensor, weights: [(&Tensor, Option<&Ten
     }
 }
 
-fn linear_of<T: Element, const N: usize>(x: &Tensor, weights: [(&Tensor, Option<&Tensor>); N]) -> Option<[Tensor; N]> {
+fn linear_of<T: Element, const N: usize>(x: &Tensor, weights: [(&Weight, Option<&Tensor>); N]) -> Option<[Tensor; N]> {
     let x = Matrix::<T>::of(x)?;
     let mut layers = Vec::with_capacity(N);
     for (weight, bias) in weights {
@@ -54,8 +62,8 @@ fn linear_of<T: Element, const N: usize>(x: &Tensor, weights: [(&Tensor, Option<
             Some(bias) => Some(Matrix::of(bias)?.numbers),
             None => None,
         };
-        let weight = Matrix::of(weight)?;
-        layers.push(Layer { output: Output::new(x.rows(), weight.rows()), weight, bias });
+        let weight = Stored::of(weight)?;
+        layers.push(Layer { output: Output::new(x.rows(), weight.outputs()), weight, bias });
     }
     match x.rows() <= MAX_FEW_ROWS as usize {
         true => multiply_few(&x, &layers),
@@ -66,12 +74,12 @@ fn linear_of<T: Element, const N: usize>(x: &Tensor, weights: [(&Tensor, Option<
 }
 
 fn multiply_few<T: Element>(x: &Matrix<T>, layers: &[Layer<T>]) {
-    let activations = few_rows::Activations::new::<T, T>(x.numbers, x.columns);
-    let num_weights: usize = layers.iter().map(|layer| layer.weight.numbers.len()).sum();
+    let activations = Arranged::new(x, layers.iter().map(|layer| &layer.weight));
+    let num_weights = layers.iter().map(|layer| layer.weight.outputs()).sum::<usize>() * x.columns;
     // A few tasks a thread: on a busy machine one thread may be slower than another.
     let weights_a_task = (num_weights / (4 * rayon::current_num_threads())).max(WEIGHTS_A_TASK);
     each_part(layers, weights_a_task.div_ceil(x.columns), |part| {
-        few_rows::multiply(&activations, part.weight, &mut |row, output, sum| part.put(row, output, &[sum]));
+        part.weight.multiply_few(&activations, &mut |row, output, sum| part.put(row, output, &[sum]));
     });
 }
 
@@ -84,7 +92,7 @@ fn multiply_many<T: Element>(x: &Matrix<T>, layers: &[Layer<T>]) -> Option<()> {
     let rows = gemm::PackedRows::new(x.numbers, x.columns);
     each_part(layers, gemm::OUTPUTS_A_TASK, |part| {
         // Safety: the CPU was asked.
-        unsafe { gemm::multiply(&rows, part.weight, &mut |row, output, sums| part.put(row, output, sums)) };
+        unsafe { part.weight.multiply_many(&rows, &mut |row, output, sums| part.put(row, output, sums)) };
     });
     Some(())
 }
@@ -95,14 +103,14 @@ fn multiply_many<T: Element>(_: &Matrix<T>, _: &[Layer<T>]) -> Option<()> {
 }
 
 struct Layer<'t, T> {
-    weight: Matrix<'t, T>,
+    weight: Stored<'t, T>,
     bias: Option<&'t [T]>,
     output: Output<T>,
 }
 
 /// Some outputs of a layer: what one task computes.
 struct Part<'l, T> {
-    weight: &'l [T], // [the part's outputs, inputs]
+    weight: Stored<'l, T>,
     bias: Option<&'l [T]>,
     output: &'l Output<T>,
     first: usize,
@@ -125,11 +133,11 @@ impl<T: Element> Part<'_, T> {
 /// Cuts layers that read the same rows into parts of so many outputs, and has the threads compute them.
 fn each_part<T: Element>(layers: &[Layer<T>], outputs_a_part: usize, compute: impl Fn(&Part<T>) + Sync + Send) {
     let parts = layers.iter().flat_map(|layer| {
-        let inputs = layer.weight.columns;
-        layer.weight.numbers.chunks(outputs_a_part * inputs).enumerate().map(move |(index, weight)| {
-            let first = index * outputs_a_part;
-            let bias = layer.bias.map(|bias| &bias[first..first + weight.len() / inputs]);
-            Part { weight, bias, output: &layer.output, first }
+        let outputs = layer.weight.outputs();
+        (0..outputs).step_by(outputs_a_part).map(move |first| {
+            let len = outputs_a_part.min(outputs - first);
+            let bias = layer.bias.map(|bias| &bias[first..first + len]);
+            Part { weight: layer.weight.part(first, len), bias, output: &layer.output, first }
         })
     });
     let parts: Vec<Part<T>> = parts.collect();

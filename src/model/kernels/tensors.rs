@@ -1,8 +1,23 @@
 //! Tensors as slices: only here raw memory of libtorch's is touched.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::element::Element;
+/// A number that tensors hold.
+pub(super) trait Number: Copy + Send + Sync + 'static {
+    const KIND: Kind;
+}
+
+impl Number for f32 {
+    const KIND: Kind = Kind::Float;
+}
+
+impl Number for i8 {
+    const KIND: Kind = Kind::Int8;
+}
+
+impl Number for i32 {
+    const KIND: Kind = Kind::Int;
+}
 
 /// A tensor on the CPU whose numbers lie in one piece, row by row.
 pub(super) struct Matrix<'t, T> {
@@ -10,7 +25,7 @@ pub(super) struct Matrix<'t, T> {
     pub columns: usize,
 }
 
-impl<'t, T: Element> Matrix<'t, T> {
+impl<'t, T: Number> Matrix<'t, T> {
     /// `None` for a tensor on another device, of another type, in pieces, or without numbers. All dimensions but the last
     /// count as rows.
     pub fn of(tensor: &'t Tensor) -> Option<Matrix<'t, T>> {
@@ -44,7 +59,7 @@ pub(super) struct Output<T> {
 // Safety: the tensor is only touched by whoever owns the output; what is written is for those who write to keep apart.
 unsafe impl<T: Send> Sync for Output<T> {}
 
-impl<T: Element> Output<T> {
+impl<T: Number> Output<T> {
     pub fn new(rows: usize, columns: usize) -> Output<T> {
         let tensor = Tensor::empty([rows as i64, columns as i64], (T::KIND, Device::Cpu));
         Output { numbers: tensor.data_ptr().cast(), tensor, rows, columns }
@@ -74,7 +89,7 @@ impl<T: Element> Output<T> {
 }
 
 /// The numbers of a tensor on the CPU that lie in one piece, to be changed in place.
-pub(super) fn numbers_mut<T: Element>(tensor: &mut Tensor) -> Option<&mut [T]> {
+pub(super) fn numbers_mut<T: Number>(tensor: &mut Tensor) -> Option<&mut [T]> {
     let len = Matrix::<T>::of(tensor)?.numbers.len();
     // Safety: so many numbers of that type lie there, and the tensor is borrowed for as long.
     Some(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), len) })
