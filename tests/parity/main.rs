@@ -9,6 +9,7 @@ mod fixtures;
 mod float32;
 mod loading;
 mod oracle;
+mod quantized;
 mod scoring;
 mod speed;
 mod together;

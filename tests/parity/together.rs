@@ -159,7 +159,7 @@ fn watch_logits(runner: &mut QwenRunner) -> Logits {
 }
 
 /// The trained miniature.
-fn fry() -> Checkpoint {
+pub fn fry() -> Checkpoint {
     Checkpoint::in_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fry")).unwrap()
 }
 

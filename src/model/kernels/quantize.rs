@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 use super::element::{Bf16, Element, LANES};
 use super::quantized::{GROUP, OFFSET, STEP};
 use super::tensors::{Matrix, Output};
+use super::vector::{self, Loop};
 use crate::model::options::Quantization;
 use crate::model::weight::Quantized;
 
@@ -22,60 +23,87 @@ fn quantize_of<T: Element>(weight: &Tensor, quantization: Quantization) -> Quant
     let weight = Matrix::<T>::of(weight).expect("Invariant: weights are loaded on the CPU, in one piece");
     let (outputs, inputs) = (weight.rows(), weight.columns);
     let mut scales = Output::<Bf16>::new(outputs, inputs / GROUP);
-    let rows = scales.numbers_mut().par_chunks_exact_mut(inputs / GROUP).enumerate();
+    let rows = weight.numbers.par_chunks_exact(inputs).zip(scales.numbers_mut().par_chunks_exact_mut(inputs / GROUP));
     let codes = match quantization {
         Quantization::Int8 => {
             let mut codes = Output::<i8>::new(outputs, inputs);
-            rows.zip(codes.numbers_mut().par_chunks_exact_mut(inputs)).for_each(|((row, scales), codes)| {
-                let groups = weight.row(row).chunks_exact(GROUP).zip(codes.chunks_exact_mut(GROUP));
-                scales.iter_mut().zip(groups).for_each(|(scale, (group, codes))| *scale = to_8_bits(group, codes));
-            });
+            let rows = rows.zip(codes.numbers_mut().par_chunks_exact_mut(inputs));
+            rows.for_each(|((weights, scales), codes)| vector::run(To8Bits { weights, scales, codes }));
             codes.into_tensor()
         }
         Quantization::Int4 => {
             let mut codes = Output::<i32>::new(outputs, inputs / STEP * LANES);
-            let lanes = codes.numbers_mut().par_chunks_exact_mut(inputs / STEP * LANES);
-            rows.zip(lanes).for_each(|((row, scales), lanes)| {
-                lanes.fill(0);
-                let steps = weight.row(row).chunks_exact(STEP).zip(lanes.chunks_exact_mut(LANES));
-                for (scales, (step, lanes)) in scales.chunks_exact_mut(STEP / GROUP).zip(steps) {
-                    for (half, (scale, group)) in scales.iter_mut().zip(step.chunks_exact(GROUP)).enumerate() {
-                        *scale = to_4_bits(group, half * GROUP / LANES, lanes);
-                    }
-                }
-            });
+            let rows = rows.zip(codes.numbers_mut().par_chunks_exact_mut(inputs / STEP * LANES));
+            rows.for_each(|((weights, scales), lanes)| vector::run(To4Bits { weights, scales, lanes }));
             codes.into_tensor()
         }
     };
     Quantized { quantization, codes, scales: scales.into_tensor() }
 }
 
-/// The scale that makes the largest of `group` the largest code.
-fn to_8_bits<T: Element>(group: &[T], codes: &mut [i8]) -> Bf16 {
-    let largest = group.iter().fold(0.0_f32, |largest, weight| largest.max(weight.widen().abs()));
-    let (scale, codes_a_unit) = scale_of(largest / 127.0);
-    for (code, weight) in codes.iter_mut().zip(group) {
-        *code = (weight.widen() * codes_a_unit).round_ties_even().clamp(-127.0, 127.0) as i8;
-    }
-    scale
+/// An output in 8 bits: the largest of each group becomes the largest code.
+struct To8Bits<'a, T> {
+    weights: &'a [T],       // [inputs]
+    scales: &'a mut [Bf16], // [inputs / GROUP]
+    codes: &'a mut [i8],    // [inputs]
 }
 
-/// The scale that makes the largest of `group` the code -8, whatever its sign: there are more codes below zero than above.
-/// Adds the codes to `lanes`, the first eight at the place `place`.
-fn to_4_bits<T: Element>(group: &[T], place: usize, lanes: &mut [i32]) -> Bf16 {
-    let of_larger = |a: f32, b: f32| if b.abs() > a.abs() { b } else { a };
-    let largest = group.iter().map(|weight| weight.widen()).fold(0.0, of_larger);
-    let (scale, codes_a_unit) = scale_of(largest / -OFFSET);
-    for (eight, weights) in group.chunks_exact(LANES).enumerate() {
-        for (lane, weight) in lanes.iter_mut().zip(weights) {
-            let code = (weight.widen() * codes_a_unit).round_ties_even().clamp(-8.0, 7.0) + OFFSET;
-            *lane |= (code as i32) << (4 * (place + eight));
+impl<T: Element> Loop for To8Bits<'_, T> {
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let (groups, codes) = (self.weights.as_chunks::<GROUP>().0, self.codes.as_chunks_mut::<GROUP>().0);
+        for ((group, codes), stored) in groups.iter().zip(codes).zip(self.scales) {
+            let largest = group.iter().fold(0.0_f32, |largest, weight| largest.max(weight.widen().abs()));
+            let (scale, codes_a_unit) = scale_of(largest / 127.0);
+            for (code, weight) in codes.iter_mut().zip(group) {
+                *code = nearest(weight.widen() * codes_a_unit, -127.0, 127.0) as i8;
+            }
+            *stored = scale;
         }
     }
-    scale
+}
+
+/// An output in 4 bits, as [`super::quantized::Int4`] lays codes out. The largest of each group becomes the code -8, whatever
+/// its sign: there are more codes below zero than above.
+struct To4Bits<'a, T> {
+    weights: &'a [T],       // [inputs]
+    scales: &'a mut [Bf16], // [inputs / GROUP]
+    lanes: &'a mut [i32],   // [inputs / STEP, LANES]
+}
+
+impl<T: Element> Loop for To4Bits<'_, T> {
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        self.lanes.fill(0);
+        let (groups, lanes) = (self.weights.as_chunks::<GROUP>().0, self.lanes.as_chunks_mut::<LANES>().0);
+        for ((index, group), stored) in groups.iter().enumerate().zip(self.scales) {
+            let (least, most) = group.iter().fold((0.0_f32, 0.0_f32), |(least, most), weight| {
+                (least.min(weight.widen()), most.max(weight.widen()))
+            });
+            let largest = if most > -least { most } else { least };
+            let (scale, codes_a_unit) = scale_of(largest / -OFFSET);
+            let lanes = &mut lanes[index * GROUP / STEP];
+            let first = index % (STEP / GROUP) * (GROUP / LANES);
+            for (place, eight) in (first..).zip(group.as_chunks::<LANES>().0) {
+                for (lane, weight) in lanes.iter_mut().zip(eight) {
+                    let code = nearest(weight.widen() * codes_a_unit, -OFFSET, OFFSET - 1.0) + OFFSET;
+                    *lane |= (code as i32) << (4 * place);
+                }
+            }
+            *stored = scale;
+        }
+    }
+}
+
+/// The nearest whole number, ties to even, within bounds: adding 1.5 * 2^23 leaves no bits for a fraction.
+#[inline(always)]
+fn nearest(x: f32, least: f32, most: f32) -> f32 {
+    const NO_FRACTION: f32 = 12_582_912.0;
+    ((x + NO_FRACTION) - NO_FRACTION).clamp(least, most)
 }
 
 /// A scale as it is stored, and its inverse: zero for a group of zeros.
+#[inline(always)]
 fn scale_of(scale: f32) -> (Bf16, f32) {
     let stored = Bf16::round(scale);
     let inverse = 1.0 / stored.widen();
