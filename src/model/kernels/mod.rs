@@ -3,14 +3,20 @@
 //! All threads that compute are those of one rayon pool: libtorch's own would wait for work by spinning, and take the cores
 //! from ours.
 
+#[cfg(test)]
+pub(super) mod agreement;
 mod attend;
 mod convolve_step;
 mod delta_step;
 mod element;
+mod exponential;
 mod few_rows;
+mod gated;
+mod gated_rms_norm;
 #[cfg(target_arch = "x86_64")]
 mod gemm;
 mod rms_norm;
+mod rotate;
 mod tensors;
 mod vector;
 
@@ -23,7 +29,10 @@ pub(super) use attend::attend_one;
 pub(super) use convolve_step::convolve_step;
 pub(super) use delta_step::delta_step;
 use element::{Bf16, Element};
+pub(super) use gated::{Gate, gated};
+pub(super) use gated_rms_norm::gated_rms_norm;
 pub(super) use rms_norm::rms_norm;
+pub(super) use rotate::rotate;
 use tensors::{Matrix, Output};
 
 /// Most rows that are multiplied row by row, weight by weight: from there on a GEMM, which reads weights into the cache once
