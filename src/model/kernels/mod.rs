@@ -13,6 +13,7 @@ mod exponential;
 mod few_rows;
 mod gated;
 mod gated_rms_norm;
+mod gates;
 #[cfg(target_arch = "x86_64")]
 mod gemm;
 mod rms_norm;
@@ -31,6 +32,7 @@ pub(super) use delta_step::delta_step;
 use element::{Bf16, Element};
 pub(super) use gated::{Gate, gated};
 pub(super) use gated_rms_norm::gated_rms_norm;
+pub(super) use gates::gates;
 pub(super) use rms_norm::rms_norm;
 pub(super) use rotate::rotate;
 use tensors::{Matrix, Output};
