@@ -5,8 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::cache::Slots;
 use super::config::TextConfig;
-use super::elementwise::by_rows;
-use super::kernels;
+use super::kernels::{self, Gate};
 use super::layers::{Linear, RmsNorm};
 use super::packing::{Span, pack};
 use super::rotary::Rotation;
@@ -44,12 +43,10 @@ impl Attention {
         // Query and gate lie side by side in each head.
         let [queries, keys, values] = Linear::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], x);
         let queries_and_gates = queries.view((-1, self.num_heads, 2 * self.head_dim));
-        let queries = queries_and_gates.narrow(2, 0, self.head_dim);
-        let gates = queries_and_gates.narrow(2, self.head_dim, self.head_dim);
         let keys = keys.view((-1, self.num_kv_heads, self.head_dim));
         let values = values.view((-1, self.num_kv_heads, self.head_dim));
 
-        let queries = rotation.rotate(&self.q_norm.forward(&queries)); // [tokens, heads, head_dim]
+        let queries = rotation.rotate(&self.q_norm.forward(&queries_and_gates)); // [tokens, heads, head_dim]
         let keys = rotation.rotate(&self.k_norm.forward(&keys)); // [tokens, kv_heads, head_dim]
         let attended = spans.iter().map(|span| {
             let store = slots.key_values(span.slot, layer);
@@ -57,8 +54,18 @@ impl Attention {
             attend(&span.of(&queries), &keys, &values)
         });
         let attended = pack(attended.collect()); // [tokens, heads * head_dim]
-        let gates = gates.reshape([-1, self.num_heads * self.head_dim]);
-        self.o_proj.forward(&by_rows([&attended, &gates], |[attended, gates]| attended * gates.sigmoid()))
+        self.o_proj.forward(&self.gate(&attended, &queries_and_gates))
+    }
+
+    /// `attended` [tokens, heads * head_dim] times the sigmoid of the gates, which each head of `queries_and_gates`
+    /// [tokens, heads, 2 * head_dim] ends with.
+    fn gate(&self, attended: &Tensor, queries_and_gates: &Tensor) -> Tensor {
+        let by_head = attended.view((-1, self.num_heads, self.head_dim));
+        let gated = kernels::gated(&by_head, queries_and_gates, Gate::Sigmoid).unwrap_or_else(|| {
+            let gates = queries_and_gates.narrow(2, self.head_dim, self.head_dim);
+            by_head * gates.sigmoid()
+        });
+        gated.flatten(1, 2)
     }
 }
 

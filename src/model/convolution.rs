@@ -1,9 +1,10 @@
-//! The causal convolution before the delta rule: each channel with its own last few values.
+//! The causal convolution before the delta rule, and its SiLU: each channel with its own last few values.
 
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::cpu::is_worth_widening;
+use super::elementwise::by_rows;
 use super::kernels;
 use super::weights::At;
 
@@ -38,7 +39,7 @@ impl CausalConvolution {
             let convolved = window.conv1d(&weight, None::<&Tensor>, 1, 0, 1, weight.size()[0]).to_kind(kind);
             convolved.squeeze_dim(0).tr() // [tokens, the part's channels]
         });
-        Tensor::cat(&convolved.collect::<Vec<_>>(), 1)
+        by_rows([&Tensor::cat(&convolved.collect::<Vec<_>>(), 1)], |[x]| x.silu())
     }
 
     /// The next token of each of some sequences, [sequences, channels], of the same shape; `past` [sequences, kernel - 1,
@@ -49,7 +50,7 @@ impl CausalConvolution {
         }
         let window = Tensor::cat(&[&*past, &x.unsqueeze(1)], 1); // [sequences, kernel, channels]
         past.copy_(&window.narrow(1, 1, past.size()[1]));
-        (window * &self.taps).sum_dim_intlist(1, false, Kind::Float).to_kind(self.kind)
+        (window * &self.taps).sum_dim_intlist(1, false, Kind::Float).to_kind(self.kind).silu()
     }
 }
 

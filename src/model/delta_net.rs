@@ -5,8 +5,8 @@ use tch::{Kind, Tensor};
 use super::cache::States;
 use super::config::TextConfig;
 use super::convolution::CausalConvolution;
-use super::delta_rule::{DeltaInputs, gated_delta_rule, one_each};
-use super::elementwise::{by_rows, elementwise};
+use super::delta_rule::{DeltaInputs, HeadShape, gated_delta_rule, one_each};
+use super::kernels;
 use super::layers::{GatedRmsNorm, Linear};
 use super::packing::{Batch, pack};
 use super::weights::At;
@@ -21,10 +21,7 @@ pub(super) struct DeltaNet {
     dt_bias: Tensor,    // [heads], fp32
     norm: GatedRmsNorm,
     out_proj: Linear,
-    key_heads: i64,
-    value_heads: i64,
-    key_dim: i64,
-    value_dim: i64,
+    shape: HeadShape,
 }
 
 impl DeltaNet {
@@ -39,32 +36,27 @@ impl DeltaNet {
             dt_bias: at.tensor("dt_bias").to_kind(Kind::Float),
             norm: GatedRmsNorm::load(&at.at("norm"), text.rms_norm_eps),
             out_proj: Linear::load(&at.at("out_proj")),
-            key_heads: text.linear_num_key_heads as i64,
-            value_heads: text.linear_num_value_heads as i64,
-            key_dim: text.linear_key_head_dim as i64,
-            value_dim: text.linear_value_head_dim as i64,
+            shape: HeadShape {
+                num_heads: text.linear_num_value_heads as i64,
+                key_dim: text.linear_key_head_dim as i64,
+                value_dim: text.linear_value_head_dim as i64,
+            },
         }
     }
 
     /// [tokens, hidden] -> [tokens, hidden], for all `batches` at once; each sequence goes on from its own slot's state.
     pub fn forward(&self, x: &Tensor, batches: &[Batch], states: &States) -> Tensor {
         let layers = [&self.in_proj_qkv, &self.in_proj_z, &self.in_proj_b, &self.in_proj_a];
-        let [projected, z, beta, step] = Linear::forward_each(layers, x); // projected: [tokens, channels]
-        let z = z.view((-1, self.value_heads, self.value_dim));
-        let beta = elementwise(&beta, Tensor::sigmoid); // [tokens, heads]
-        let step = step.to_kind(Kind::Float) + &self.dt_bias;
-        let step = elementwise(&step, Tensor::softplus);
-        let decay = &self.decay_rate * step; // <= 0
-
-        let convolved = batches.iter().map(|batch| {
+        let [projected, z, written, step] = Linear::forward_each(layers, x); // projected: [tokens, channels]
+        let [beta, decay] = self.gates(&written, &step);
+        let mixed = batches.iter().map(|batch| {
             let (projected, mut past) = (batch.of(&projected), states.conv(&batch.slots));
             match batch.is_one_each() {
                 true => self.conv1d.forward_each(&projected, &mut past),
                 false => self.conv1d.forward(&projected, &mut past.get(0)),
             }
         });
-        let convolved = by_rows([&pack(convolved.collect())], |[x]| x.silu());
-        let inputs = self.inputs(&convolved, &beta, &decay);
+        let inputs = DeltaInputs::new(pack(mixed.collect()), beta, decay, self.shape);
         let read = batches.iter().map(|batch| {
             let (inputs, mut state) = (inputs.narrow(batch.first, batch.len), states.rule(&batch.slots));
             match batch.is_one_each() {
@@ -72,16 +64,18 @@ impl DeltaNet {
                 false => gated_delta_rule(&inputs, &mut state.get(0)),
             }
         });
-        let read = pack(read.collect()).to_kind(x.kind()); // [tokens, heads, value_dim]
-        self.out_proj.forward(&self.norm.forward(&read, &z).flatten(1, 2))
+        let read = pack(read.collect()); // [tokens, heads, value_dim]
+        self.out_proj.forward(&self.norm.forward(&read, &z.view_as(&read)).flatten(1, 2))
     }
 
-    /// Cuts the convolved channels [tokens, channels] into queries, keys and values.
-    fn inputs(&self, convolved: &Tensor, beta: &Tensor, decay: &Tensor) -> DeltaInputs {
-        let (keys, values) = (self.key_heads * self.key_dim, self.value_heads * self.value_dim);
-        let heads = |first: i64, len: i64, dim: i64| convolved.narrow(1, first, len).reshape([-1, len / dim, dim]);
-        let (q, k) = (heads(0, keys, self.key_dim), heads(keys, keys, self.key_dim));
-        let v = heads(2 * keys, values, self.value_dim);
-        DeltaInputs::new(&q, &k, &v, beta, decay)
+    /// How much of each token is written, and the logarithm of how much of the state is kept: [tokens, heads] in fp32 each.
+    fn gates(&self, written: &Tensor, step: &Tensor) -> [Tensor; 2] {
+        kernels::gates(written, step, &self.dt_bias, &self.decay_rate)
+            .unwrap_or_else(|| self.gates_by_libtorch(written, step))
+    }
+
+    fn gates_by_libtorch(&self, written: &Tensor, step: &Tensor) -> [Tensor; 2] {
+        let step = (step.to_kind(Kind::Float) + &self.dt_bias).softplus();
+        [written.sigmoid().to_kind(Kind::Float), &self.decay_rate * step]
     }
 }

@@ -3,8 +3,7 @@
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::elementwise::by_rows;
-use super::kernels;
+use super::kernels::{self, Gate};
 use super::weight::Weight;
 use super::weights::At;
 
@@ -92,10 +91,14 @@ impl RmsNorm {
         RmsNorm { scale: at.tensor("weight").to_kind(Kind::Float) + 1.0, eps }
     }
 
-    /// Over the last dimension.
+    /// Over the last dimension of `x` [..., columns], or over its first columns where there are more than weights.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let fused = kernels::rms_norm(&x.contiguous(), &self.scale, self.eps);
-        fused.unwrap_or_else(|| (by_rms(x, self.eps) * &self.scale).to_kind(x.kind()))
+        kernels::rms_norm(&x.contiguous(), &self.scale, self.eps).unwrap_or_else(|| self.by_libtorch(x))
+    }
+
+    fn by_libtorch(&self, x: &Tensor) -> Tensor {
+        let x = x.narrow(-1, 0, self.scale.size()[0]);
+        (by_rms(&x, self.eps) * &self.scale).to_kind(x.kind())
     }
 }
 
@@ -113,11 +116,12 @@ impl GatedRmsNorm {
 
     /// Over the last dimension.
     pub fn forward(&self, x: &Tensor, gate: &Tensor) -> Tensor {
-        let eps = self.eps;
-        by_rows([x, gate, &self.weight.expand_as(x)], |[x, gate, weight]| {
-            let scaled = weight * by_rms(x, eps).to_kind(x.kind());
-            (scaled * gate.to_kind(Kind::Float).silu()).to_kind(x.kind())
-        })
+        kernels::gated_rms_norm(x, gate, &self.weight, self.eps).unwrap_or_else(|| self.by_libtorch(x, gate))
+    }
+
+    fn by_libtorch(&self, x: &Tensor, gate: &Tensor) -> Tensor {
+        let scaled = &self.weight * by_rms(x, self.eps).to_kind(x.kind());
+        (scaled * gate.to_kind(Kind::Float).silu()).to_kind(x.kind())
     }
 }
 
@@ -166,7 +170,8 @@ impl Mlp {
     /// [tokens, hidden] -> [tokens, hidden]
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let [gate, up] = Linear::forward_each([&self.gate_proj, &self.up_proj], x);
-        self.down_proj.forward(&by_rows([&gate, &up], |[gate, up]| gate.silu() * up))
+        let inner = kernels::gated(&up, &gate, Gate::Silu).unwrap_or_else(|| gate.silu() * up);
+        self.down_proj.forward(&inner)
     }
 }
 
@@ -174,7 +179,8 @@ impl Mlp {
 mod tests {
     use tch::{Device, Kind, Tensor};
 
-    use super::{Linear, Weight};
+    use super::{GatedRmsNorm, Linear, RmsNorm, Weight};
+    use crate::model::kernels::agreement::assert_agree;
 
     /// On a CPU that multiplies bf16 by itself, libtorch's is the form that reads prompts.
     #[test]
@@ -194,6 +200,18 @@ mod tests {
                     assert!(worst < tolerance, "{rows} rows in {kind:?}: off by {worst}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn both_forms_of_the_norms_agree() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind);
+            let (x, gate) = (random(&[37, 4, 120]), random(&[37, 4, 120]) * 3.0);
+            let plain = RmsNorm { scale: random(&[120]).to_kind(Kind::Float), eps: 1e-6 };
+            assert_agree(&plain.forward(&x), &plain.by_libtorch(&x));
+            let gated = GatedRmsNorm { weight: random(&[120]), eps: 1e-6 };
+            assert_agree(&gated.forward(&x, &gate), &gated.by_libtorch(&x, &gate));
         }
     }
 }

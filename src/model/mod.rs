@@ -14,6 +14,7 @@ mod convolution;
 mod cpu;
 pub mod cuda;
 mod decoder;
+mod delta_inputs;
 mod delta_net;
 pub mod delta_rule;
 mod elementwise;

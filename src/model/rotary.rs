@@ -3,7 +3,8 @@
 use tch::{Device, Kind, Tensor};
 
 use super::config::Rope;
-use super::elementwise::{by_rows, elementwise};
+use super::elementwise::elementwise;
+use super::kernels;
 
 /// The decoder's rotary angles: each frequency is driven by one of a token's three positions.
 pub(super) struct TextRotary {
@@ -80,16 +81,40 @@ impl Rotation {
     /// Rotates the first channels of each head and passes the others: [tokens, heads, head_dim], of the same shape. The
     /// halves are partners (NeoX), not neighbouring pairs.
     pub fn rotate(&self, x: &Tensor) -> Tensor {
-        by_rows([x, &self.cos, &self.sin], |[x, cos, sin]| {
-            let (rotary, head_dim) = (cos.size()[2], x.size()[2]);
-            let turned = x.narrow(2, 0, rotary).to_kind(cos.kind());
-            let (first, second) = (turned.narrow(2, 0, rotary / 2), turned.narrow(2, rotary / 2, rotary / 2));
-            let partners = Tensor::cat(&[-second, first], 2);
-            let turned = (turned * cos + partners * sin).to_kind(x.kind());
-            if rotary == head_dim {
-                return turned;
+        kernels::rotate(&x.contiguous(), &self.cos, &self.sin).unwrap_or_else(|| self.by_libtorch(x))
+    }
+
+    fn by_libtorch(&self, x: &Tensor) -> Tensor {
+        let (rotary, head_dim) = (self.cos.size()[2], x.size()[2]);
+        let turned = x.narrow(2, 0, rotary).to_kind(self.cos.kind());
+        let (first, second) = (turned.narrow(2, 0, rotary / 2), turned.narrow(2, rotary / 2, rotary / 2));
+        let partners = Tensor::cat(&[-second, first], 2);
+        let turned = (turned * &self.cos + partners * &self.sin).to_kind(x.kind());
+        if rotary == head_dim {
+            return turned;
+        }
+        Tensor::cat(&[turned, x.narrow(2, rotary, head_dim - rotary)], 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+
+    use super::Rotation;
+
+    #[test]
+    fn both_forms_of_a_rotation_are_the_same_bits() {
+        // The decoder's in fp32 and in bf16, and the vision tower's.
+        for (kind, angles_kind) in
+            [(Kind::Float, Kind::Float), (Kind::BFloat16, Kind::BFloat16), (Kind::BFloat16, Kind::Float)]
+        {
+            for (rotary, head_dim) in [(64, 256), (12, 24), (72, 72)] {
+                let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+                let rotation = Rotation::by(&random(&[9, rotary / 2]), angles_kind);
+                let x = random(&[9, 3, 2 * head_dim]).to_kind(kind).narrow(2, 0, head_dim);
+                assert!(rotation.rotate(&x).equal(&rotation.by_libtorch(&x)), "{rotary} of {head_dim} in {kind:?}");
             }
-            Tensor::cat(&[turned, x.narrow(2, rotary, head_dim - rotary)], 2)
-        })
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sardine::model::delta_rule::{DeltaInputs, chunked, gated_delta_rule, one_each, recurrent};
+use sardine::model::delta_rule::{DeltaInputs, HeadShape, chunked, gated_delta_rule, one_each, recurrent};
 use tch::{Device, Kind, Tensor};
 
 use crate::fixtures::{difference, folder, read_tensors};
@@ -23,8 +23,15 @@ impl Golden {
 
     fn inputs(&self, tokens: i64) -> DeltaInputs {
         let get = |name| self.get(tokens, name);
-        DeltaInputs::new(get("q"), get("k"), get("v"), get("beta"), get("g"))
+        inputs([get("q"), get("k"), get("v"), get("beta"), get("g")])
     }
+}
+
+/// Of q, k and v [tokens, heads, dim] each, and of beta and decay.
+fn inputs([q, k, v, beta, decay]: [&Tensor; 5]) -> DeltaInputs {
+    let mixed = Tensor::cat(&[q, k, v].map(|x| x.flatten(1, 2)), 1);
+    let shape = HeadShape { num_heads: v.size()[1], key_dim: k.size()[2], value_dim: v.size()[2] };
+    DeltaInputs::new(mixed, beta.shallow_clone(), decay.shallow_clone(), shape)
 }
 
 #[test]
@@ -75,7 +82,7 @@ fn sequences_together_get_the_bits_that_they_get_alone() {
     for (key_heads, heads, key_dim, value_dim) in [(2, 4, 16, 24), (2, 4, 32, 32), (16, 32, 128, 128)] {
         let (q, k) = (random(&[MOST, key_heads, key_dim]), random(&[MOST, key_heads, key_dim]));
         let (v, beta) = (random(&[MOST, heads, value_dim]), random(&[MOST, heads]));
-        let inputs = DeltaInputs::new(&q, &k, &v, &beta, &-random(&[MOST, heads]));
+        let inputs = inputs([&q, &k, &v, &beta, &-random(&[MOST, heads])]);
         let begin = random(&[MOST, heads, key_dim, value_dim]);
         let each = |form: fn(&DeltaInputs, &mut Tensor) -> Tensor| {
             let states = begin.copy();

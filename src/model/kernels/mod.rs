@@ -3,16 +3,23 @@
 //! All threads that compute are those of one rayon pool: libtorch's own would wait for work by spinning, and take the cores
 //! from ours.
 
+#[cfg(test)]
+pub(super) mod agreement;
 mod attend;
 mod convolve_step;
 mod delta_step;
 mod element;
+mod exponential;
 mod few_rows;
+mod gated;
+mod gated_rms_norm;
+mod gates;
 #[cfg(target_arch = "x86_64")]
 mod gemm;
 mod quantize;
 mod quantized;
 mod rms_norm;
+mod rotate;
 mod stored;
 mod tensors;
 mod vector;
@@ -28,9 +35,13 @@ pub(super) use attend::attend_one;
 pub(super) use convolve_step::convolve_step;
 pub(super) use delta_step::delta_step;
 use element::{Bf16, Element};
+pub(super) use gated::{Gate, gated};
+pub(super) use gated_rms_norm::gated_rms_norm;
+pub(super) use gates::gates;
 pub(super) use quantize::quantize;
 pub(super) use quantized::{GROUP, STEP as QUANTIZED_STEP};
 pub(super) use rms_norm::rms_norm;
+pub(super) use rotate::rotate;
 use stored::{Arranged, Stored};
 use tensors::{Matrix, Output};
 

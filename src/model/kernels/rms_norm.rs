@@ -5,15 +5,13 @@ use tch::{Kind, Tensor};
 
 use super::element::{Bf16, Element};
 use super::tensors::{Matrix, Output};
-use super::vector::{self, Loop};
-
-/// Numbers of one task at least.
-const NUMBERS_A_TASK: usize = 1 << 15;
+use super::vector::{self, Loop, NUMBERS_A_TASK};
 
 /// Sums that are added up side by side.
 const LANES: usize = 16;
 
-/// `x / sqrt(mean(x^2) + eps) * scale` over the last dimension of `x`, in fp32 and rounded once; `scale` is fp32.
+/// `x / sqrt(mean(x^2) + eps) * scale` in fp32 and rounded once, for the first columns of each row of `x` [..., columns]: as
+/// many as `scale` [width] has, which is fp32. Returns [..., width].
 ///
 /// `None` where another operator must do it: on another device, and where tensors do not lie in one piece.
 pub(in super::super) fn rms_norm(x: &Tensor, scale: &Tensor, eps: f64) -> Option<Tensor> {
@@ -26,13 +24,15 @@ pub(in super::super) fn rms_norm(x: &Tensor, scale: &Tensor, eps: f64) -> Option
 
 fn rms_norm_of<T: Element>(x: &Tensor, scale: &Tensor, eps: f32) -> Option<Tensor> {
     let (numbers, scale) = (Matrix::<T>::of(x)?, Matrix::<f32>::of(scale)?.numbers);
-    let width = numbers.columns;
+    let width = scale.len();
     let mut normed = Output::<T>::new(numbers.rows(), width);
-    let rows = numbers.numbers.par_chunks_exact(width).zip(normed.numbers_mut().par_chunks_exact_mut(width));
+    let rows = numbers.numbers.par_chunks_exact(numbers.columns).zip(normed.numbers_mut().par_chunks_exact_mut(width));
     rows.with_min_len(NUMBERS_A_TASK.div_ceil(width)).for_each(|(x, normed)| {
-        vector::run(Row { x, scale, eps, normed });
+        vector::run(Row { x: &x[..width], scale, eps, normed });
     });
-    Some(normed.into_tensor().view(x.size().as_slice()))
+    let mut shape = x.size();
+    *shape.last_mut()? = width as i64;
+    Some(normed.into_tensor().view(shape.as_slice()))
 }
 
 struct Row<'a, T> {
@@ -45,19 +45,29 @@ struct Row<'a, T> {
 impl<T: Element> Loop for Row<'_, T> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let mut sums = [0.0; LANES];
-        let (steps, tail) = self.x.as_chunks::<LANES>();
-        for step in steps {
-            for (sum, x) in sums.iter_mut().zip(step) {
-                *sum += x.widen() * x.widen();
-            }
-        }
-        let sum: f32 = sums.iter().sum::<f32>() + tail.iter().map(|x| x.widen() * x.widen()).sum::<f32>();
-        let inverse = 1.0 / (sum / self.x.len() as f32 + self.eps).sqrt();
+        let inverse = inverse_rms(self.x, self.eps);
         for ((normed, x), scale) in self.normed.iter_mut().zip(self.x).zip(self.scale) {
             *normed = T::round(x.widen() * inverse * scale);
         }
     }
+}
+
+/// `1 / sqrt(mean(x^2) + eps)`
+#[inline(always)]
+pub(super) fn inverse_rms<T: Element>(x: &[T], eps: f32) -> f32 {
+    1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt()
+}
+
+#[inline(always)]
+pub(super) fn sum_of_squares<T: Element>(x: &[T]) -> f32 {
+    let mut sums = [0.0; LANES];
+    let (steps, tail) = x.as_chunks::<LANES>();
+    for step in steps {
+        for (sum, x) in sums.iter_mut().zip(step) {
+            *sum += x.widen() * x.widen();
+        }
+    }
+    sums.iter().sum::<f32>() + tail.iter().map(|x| x.widen() * x.widen()).sum::<f32>()
 }
 
 #[cfg(test)]
@@ -80,5 +90,13 @@ mod tests {
             let rounded = rms_norm(&x.to_kind(Kind::BFloat16), &scale, 1e-6).unwrap();
             assert_eq!((rounded.kind(), rounded.size()), (Kind::BFloat16, x.size()));
         }
+    }
+
+    #[test]
+    fn takes_the_first_columns_of_wider_rows() {
+        let x = Tensor::randn([3, 4, 90], (Kind::Float, Device::Cpu));
+        let scale = Tensor::rand([64], (Kind::Float, Device::Cpu));
+        let cut = x.narrow(2, 0, 64).contiguous();
+        assert!(rms_norm(&x, &scale, 1e-6).unwrap().equal(&rms_norm(&cut, &scale, 1e-6).unwrap()));
     }
 }

@@ -3,6 +3,9 @@
 #[cfg(target_arch = "x86_64")]
 use super::super::cpu::has_avx2_and_fma;
 
+/// Numbers that one task computes at least: fewer are not worth another thread.
+pub(super) const NUMBERS_A_TASK: usize = 1 << 15;
+
 /// A loop over numbers.
 pub(super) trait Loop {
     /// To be marked `#[inline(always)]`, as all that it calls, so that it is compiled for the CPU of its caller.
