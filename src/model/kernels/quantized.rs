@@ -19,25 +19,159 @@ pub(in super::super) const GROUP: usize = 32;
 /// Inputs of a step: their codes in 4 bits fill a register, and their two scales one of its lanes.
 pub(in super::super) const STEP: usize = 2 * GROUP;
 
-/// Codes from -127 to 127, one byte each.
+/// Vectors of a group, of eight inputs each.
+const VECTORS: usize = GROUP / LANES;
+
+/// A weight whose codes `C` are a step's.
 #[derive(Clone, Copy)]
-pub(super) struct Int8<'t> {
-    pub codes: &'t [i8],    // [outputs, inputs]
+pub(super) struct Grouped<'t, C> {
+    pub codes: &'t [C],     // [outputs, inputs / STEP]
     pub scales: &'t [Bf16], // [outputs, inputs / GROUP]
     pub inputs: usize,
 }
 
-/// Codes from -8 to 7, stored as 0 to 15. Eight lanes of eight codes make a step: the lowest four bits of the lanes are its first
-/// eight inputs, the next four bits the next eight. So a mask and a conversion make a vector of them.
-#[derive(Clone, Copy)]
-pub(super) struct Int4<'t> {
-    pub codes: &'t [[i32; LANES]], // [outputs, inputs / STEP]
-    pub scales: &'t [Bf16],        // [outputs, inputs / GROUP]
-    pub inputs: usize,
-}
+/// Codes from -127 to 127, one byte each.
+pub(super) type Int8<'t> = Grouped<'t, [i8; STEP]>;
+
+/// Codes from -8 to 7, stored as 0 to 15: the lowest four bits of eight lanes are a step's first eight inputs, the next four
+/// bits the next eight. So a mask and a conversion make a vector of them.
+pub(super) type Int4<'t> = Grouped<'t, [i32; LANES]>;
 
 /// What is added to a 4-bit code to be stored.
 pub(super) const OFFSET: f32 = 8.0;
+
+/// A step's codes: eight vectors of eight.
+pub(super) trait Codes<const V: usize>: Copy + Sync {
+    /// What the codes are multiplied with; see [`WeightRows::arrange`].
+    fn arrange(x: &[f32]) -> [Lanes; V];
+
+    /// Which of those vectors a group's sum begins with, that of the step's first group and that of its second.
+    const BEGINS: Option<[usize; 2]>;
+
+    /// A code as it is multiplied.
+    fn as_stored(&self, vector: usize, lane: usize) -> f32;
+
+    /// Eight of [`Codes::as_stored`].
+    ///
+    /// # Safety
+    /// The CPU has AVX2.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load(&self, vector: usize) -> __m256;
+
+    /// A code itself.
+    fn code(&self, vector: usize, lane: usize) -> f32;
+}
+
+impl Codes<8> for [i8; STEP] {
+    const BEGINS: Option<[usize; 2]> = None;
+
+    fn arrange(x: &[f32]) -> [Lanes; 8] {
+        std::array::from_fn(|v| Lanes(std::array::from_fn(|lane| x[v * LANES + lane])))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn load(&self, vector: usize) -> __m256 {
+        // Safety: there are eight vectors of eight.
+        let codes = unsafe { _mm_loadl_epi64(self.as_ptr().add(vector * LANES).cast()) };
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes))
+    }
+
+    #[inline(always)]
+    fn as_stored(&self, vector: usize, lane: usize) -> f32 {
+        f32::from(self[vector * LANES + lane])
+    }
+
+    #[inline(always)]
+    fn code(&self, vector: usize, lane: usize) -> f32 {
+        self.as_stored(vector, lane)
+    }
+}
+
+impl Codes<10> for [i32; LANES] {
+    const BEGINS: Option<[usize; 2]> = Some([8, 9]);
+
+    /// Codes are not shifted to the lowest bits, so those of the bits from 4 p on are 16^p times too large; that is undone here,
+    /// where it costs nothing and rounds nothing. The last two vectors take back what stored codes are too large by, in each
+    /// group.
+    fn arrange(x: &[f32]) -> [Lanes; 10] {
+        let at = |v: usize, lane: usize| x[v * LANES + lane];
+        std::array::from_fn(|v| match v {
+            0..7 => Lanes(std::array::from_fn(|lane| at(v, lane) / (1_u32 << (4 * v)) as f32)),
+            7 => Lanes(std::array::from_fn(|lane| at(v, lane))),
+            _ => {
+                let first = (v - 8) * VECTORS;
+                let sum = |lane| (first..first + VECTORS).map(|v| at(v, lane)).sum::<f32>();
+                Lanes(std::array::from_fn(|lane| -OFFSET * sum(lane)))
+            }
+        })
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn load(&self, vector: usize) -> __m256 {
+        // Safety: eight lanes fill a register.
+        let lanes = unsafe { _mm256_loadu_si256(self.as_ptr().cast()) };
+        _mm256_cvtepi32_ps(match vector {
+            7 => _mm256_srli_epi32(lanes, 28), // behind a mask it could be a negative number
+            _ => _mm256_and_si256(lanes, _mm256_set1_epi32(15 << (4 * vector))),
+        })
+    }
+
+    #[inline(always)]
+    fn as_stored(&self, vector: usize, lane: usize) -> f32 {
+        match vector {
+            7 => (self[lane] as u32 >> 28) as f32,
+            _ => (self[lane] & (15 << (4 * vector))) as f32,
+        }
+    }
+
+    #[inline(always)]
+    fn code(&self, vector: usize, lane: usize) -> f32 {
+        (self[lane] >> (4 * vector) & 15) as f32 - OFFSET // the mask drops copies of the sign
+    }
+}
+
+impl<C> Grouped<'_, C> {
+    fn steps(&self) -> usize {
+        self.inputs / STEP
+    }
+
+    /// Adds one of a step's two groups to the sums of an output and some rows, `steps` steps apart: the codes are multiplied
+    /// first, and their sums with the scale.
+    ///
+    /// # Safety
+    /// There is such a step, there are so many rows, and the CPU has AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn add_group<const V: usize, const HALF: usize, const ROWS: usize>(
+        self,
+        index: usize,
+        x: *const [Lanes; V],
+        sums: &mut [__m256; ROWS],
+    ) where
+        C: Codes<V>,
+    {
+        let steps = self.steps();
+        // Safety: the caller's.
+        let load = |r: usize, v: usize| unsafe { _mm256_load_ps((*x.add(r * steps))[v].0.as_ptr()) };
+        let begin = |r: usize| C::BEGINS.map_or(_mm256_setzero_ps(), |begins| load(r, begins[HALF]));
+        let mut products: [__m256; ROWS] = std::array::from_fn(begin);
+        for v in VECTORS * HALF..VECTORS * (HALF + 1) {
+            // Safety: the caller's.
+            let codes = unsafe { self.codes.get_unchecked(index).load(v) };
+            for (r, product) in products.iter_mut().enumerate() {
+                *product = _mm256_fmadd_ps(codes, load(r, v), *product);
+            }
+        }
+        // Safety: the caller's; a step has two scales.
+        let scale = unsafe { load_scales(self.scales.as_ptr().add(2 * index))[HALF] };
+        sums.iter_mut().zip(products).for_each(|(sum, product)| *sum = _mm256_fmadd_ps(scale, product, *sum));
+    }
+}
 
 /// Both scales of a step, in every lane of two registers.
 ///
@@ -53,46 +187,13 @@ unsafe fn load_scales(from: *const Bf16) -> [__m256; 2] {
     [_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)), _mm256_castsi256_ps(_mm256_and_si256(pairs, upper))]
 }
 
-impl Int8<'_> {
-    /// Adds one of a step's two groups to the sums of an output and some rows, `steps` steps apart: the codes are multiplied
-    /// first, and their sums with the scale.
-    ///
-    /// # Safety
-    /// There is such a step, there are so many rows, and the CPU has AVX2 and FMA.
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn add_group<const HALF: usize, const ROWS: usize>(
-        self,
-        index: usize,
-        steps: usize,
-        x: *const [Lanes; 8],
-        sums: &mut [__m256; ROWS],
-    ) {
-        // Safety: the caller's.
-        let load = |r: usize, v: usize| unsafe { _mm256_load_ps((*x.add(r * steps))[v].0.as_ptr()) };
-        let mut products = [_mm256_setzero_ps(); ROWS];
-        for v in 4 * HALF..4 * HALF + 4 {
-            // Safety: the caller's; eight codes a vector.
-            let codes = unsafe { _mm_loadl_epi64(self.codes.as_ptr().add(index * STEP + v * LANES).cast()) };
-            let codes = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
-            for (r, product) in products.iter_mut().enumerate() {
-                *product = _mm256_fmadd_ps(codes, load(r, v), *product);
-            }
-        }
-        // Safety: the caller's; a step has two scales.
-        let scale = unsafe { load_scales(self.scales.as_ptr().add(2 * index))[HALF] };
-        sums.iter_mut().zip(products).for_each(|(sum, product)| *sum = _mm256_fmadd_ps(scale, product, *sum));
-    }
-}
-
-impl WeightRows<8> for Int8<'_> {
+impl<C: Codes<V>, const V: usize> WeightRows<V> for Grouped<'_, C> {
     const STEP: usize = STEP;
-    const BYTES: usize = STEP;
+    const BYTES: usize = size_of::<C>();
     const OUTPUTS_AT_ONCE: usize = 2;
 
     fn outputs(self) -> usize {
-        self.codes.len() / self.inputs
+        self.codes.len() / self.steps()
     }
 
     fn inputs(self) -> usize {
@@ -100,140 +201,16 @@ impl WeightRows<8> for Int8<'_> {
     }
 
     fn part(self, first: usize, len: usize) -> Self {
-        let (inputs, groups) = (self.inputs, self.inputs / GROUP);
-        Int8 {
-            codes: &self.codes[first * inputs..(first + len) * inputs],
-            scales: &self.scales[first * groups..(first + len) * groups],
-            inputs,
-        }
-    }
-
-    fn arrange(x: &[f32]) -> [Lanes; 8] {
-        std::array::from_fn(|v| Lanes(std::array::from_fn(|lane| x[v * LANES + lane])))
-    }
-
-    /// One output after the other: there are registers for the sums of a group and of a row, not for several outputs'.
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn multiply<const ROWS: usize, const OUTPUTS: usize>(
-        self,
-        output: usize,
-        steps: usize,
-        x: *const [Lanes; 8],
-        prefetch: Prefetch,
-    ) -> [[__m256; ROWS]; OUTPUTS] {
-        let mut sums = [[_mm256_setzero_ps(); ROWS]; OUTPUTS];
-        for step in 0..steps {
-            let ahead = prefetch.ahead(step);
-            for (o, sums) in sums.iter_mut().enumerate() {
-                compiler_fence(Ordering::SeqCst); // keeps outputs apart
-                let index = (output + o) * steps + step;
-                // Safety: the caller's; what is prefetched need not exist.
-                unsafe {
-                    _mm_prefetch::<_MM_HINT_T0>(self.codes.as_ptr().add(index * STEP).cast::<i8>().wrapping_add(ahead));
-                    self.add_group::<0, ROWS>(index, steps, x.add(step), sums);
-                    self.add_group::<1, ROWS>(index, steps, x.add(step), sums);
-                }
-            }
-        }
-        sums
-    }
-
-    fn add(self, output: usize, step: usize, x: &[Lanes; 8], sums: &mut [f32; LANES]) {
-        let index = output * (self.inputs / STEP) + step;
-        for (group, x) in x.chunks_exact(GROUP / LANES).enumerate() {
-            let scale = self.scales[2 * index + group].widen();
-            let codes = &self.codes[index * STEP + group * GROUP..];
-            for (lane, sum) in sums.iter_mut().enumerate() {
-                let products = x.iter().enumerate().map(|(v, x)| f32::from(codes[v * LANES + lane]) * x.0[lane]);
-                *sum += scale * products.sum::<f32>();
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn widen(self, output: usize, input: usize, wide: &mut [f32]) {
-        let first = output * self.inputs + input;
-        let codes = self.codes[first..][..wide.len()].chunks_exact(GROUP);
-        for ((wide, codes), scale) in wide.chunks_exact_mut(GROUP).zip(codes).zip(&self.scales[first / GROUP..]) {
-            wide.iter_mut().zip(codes).for_each(|(wide, code)| *wide = f32::from(*code) * scale.widen());
-        }
-    }
-}
-
-impl Int4<'_> {
-    /// Adds one of a step's two groups to the sums of an output and some rows, `steps` steps apart: the codes are multiplied
-    /// first, and their sums with the scale.
-    ///
-    /// # Safety
-    /// There is such a step, there are so many rows, and the CPU has AVX2 and FMA.
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn add_group<const HALF: usize, const ROWS: usize>(
-        self,
-        index: usize,
-        steps: usize,
-        x: *const [Lanes; 10],
-        sums: &mut [__m256; ROWS],
-    ) {
-        // Safety: the caller's.
-        let load = |r: usize, v: usize| unsafe { _mm256_load_ps((*x.add(r * steps))[v].0.as_ptr()) };
-        // Safety: the caller's.
-        let lanes = unsafe { _mm256_loadu_si256(self.codes.as_ptr().add(index).cast()) };
-        let mut products: [__m256; ROWS] = std::array::from_fn(|r| load(r, 8 + HALF));
-        for v in 4 * HALF..4 * HALF + 4 {
-            let codes = _mm256_cvtepi32_ps(match v {
-                7 => _mm256_srli_epi32(lanes, 28), // behind a mask it could be a negative number
-                _ => _mm256_and_si256(lanes, _mm256_set1_epi32(15 << (4 * v))),
-            });
-            for (r, product) in products.iter_mut().enumerate() {
-                *product = _mm256_fmadd_ps(codes, load(r, v), *product);
-            }
-        }
-        // Safety: the caller's; a step has two scales.
-        let scale = unsafe { load_scales(self.scales.as_ptr().add(2 * index))[HALF] };
-        sums.iter_mut().zip(products).for_each(|(sum, product)| *sum = _mm256_fmadd_ps(scale, product, *sum));
-    }
-}
-
-impl WeightRows<10> for Int4<'_> {
-    const STEP: usize = STEP;
-    const BYTES: usize = STEP / 2;
-    const OUTPUTS_AT_ONCE: usize = 2;
-
-    fn outputs(self) -> usize {
-        self.codes.len() * STEP / self.inputs
-    }
-
-    fn inputs(self) -> usize {
-        self.inputs
-    }
-
-    fn part(self, first: usize, len: usize) -> Self {
-        let (steps, groups) = (self.inputs / STEP, self.inputs / GROUP);
-        Int4 {
+        let (steps, groups) = (self.steps(), self.inputs / GROUP);
+        Grouped {
             codes: &self.codes[first * steps..(first + len) * steps],
             scales: &self.scales[first * groups..(first + len) * groups],
             ..self
         }
     }
 
-    /// Codes are not shifted to the lowest bits, so those of the bits from 4 p on are 16^p times too large; that is undone here,
-    /// where it costs nothing and rounds nothing. The last two vectors take back what stored codes are too large by, in each
-    /// group.
-    fn arrange(x: &[f32]) -> [Lanes; 10] {
-        let at = |v: usize, lane: usize| x[v * LANES + lane];
-        std::array::from_fn(|v| match v {
-            0..7 => Lanes(std::array::from_fn(|lane| at(v, lane) / (1_u32 << (4 * v)) as f32)),
-            7 => Lanes(std::array::from_fn(|lane| at(v, lane))),
-            _ => {
-                let first = (v - 8) * GROUP / LANES;
-                let sum = |lane| (first..first + GROUP / LANES).map(|v| at(v, lane)).sum::<f32>();
-                Lanes(std::array::from_fn(|lane| -OFFSET * sum(lane)))
-            }
-        })
+    fn arrange(x: &[f32]) -> [Lanes; V] {
+        C::arrange(x)
     }
 
     /// One output after the other: there are registers for the sums of a group and of a row, not for several outputs'.
@@ -244,7 +221,7 @@ impl WeightRows<10> for Int4<'_> {
         self,
         output: usize,
         steps: usize,
-        x: *const [Lanes; 10],
+        x: *const [Lanes; V],
         prefetch: Prefetch,
     ) -> [[__m256; ROWS]; OUTPUTS] {
         let mut sums = [[_mm256_setzero_ps(); ROWS]; OUTPUTS];
@@ -256,37 +233,34 @@ impl WeightRows<10> for Int4<'_> {
                 // Safety: the caller's; what is prefetched need not exist.
                 unsafe {
                     _mm_prefetch::<_MM_HINT_T0>(self.codes.as_ptr().add(index).cast::<i8>().wrapping_add(ahead));
-                    self.add_group::<0, ROWS>(index, steps, x.add(step), sums);
-                    self.add_group::<1, ROWS>(index, steps, x.add(step), sums);
+                    self.add_group::<V, 0, ROWS>(index, x.add(step), sums);
+                    self.add_group::<V, 1, ROWS>(index, x.add(step), sums);
                 }
             }
         }
         sums
     }
 
-    fn add(self, output: usize, step: usize, x: &[Lanes; 10], sums: &mut [f32; LANES]) {
-        let index = output * (self.inputs / STEP) + step;
-        for group in 0..2 {
+    fn add(self, output: usize, step: usize, x: &[Lanes; V], sums: &mut [f32; LANES]) {
+        let index = output * self.steps() + step;
+        for group in 0..STEP / GROUP {
             let scale = self.scales[2 * index + group].widen();
             for (lane, sum) in sums.iter_mut().enumerate() {
-                let code = |v: usize| self.codes[index][lane] as u32 & (15 << (4 * v));
-                let products = (4 * group..4 * (group + 1)).map(|v| match v {
-                    7 => (code(v) >> 28) as f32 * x[v].0[lane],
-                    _ => code(v) as f32 * x[v].0[lane],
-                });
-                *sum += scale * (x[8 + group].0[lane] + products.sum::<f32>());
+                let vectors = VECTORS * group..VECTORS * (group + 1);
+                let products: f32 = vectors.map(|v| self.codes[index].as_stored(v, lane) * x[v].0[lane]).sum();
+                *sum += scale * (C::BEGINS.map_or(0.0, |begins| x[begins[group]].0[lane]) + products);
             }
         }
     }
 
     #[inline(always)]
     fn widen(self, output: usize, input: usize, wide: &mut [f32]) {
-        let first = (output * self.inputs + input) / STEP;
+        let first = output * self.steps() + input / STEP;
         for (index, wide) in (first..).zip(wide.chunks_exact_mut(STEP)) {
             for (v, wide) in wide.chunks_exact_mut(LANES).enumerate() {
-                let scale = self.scales[2 * index + v / 4].widen();
-                for (wide, codes) in wide.iter_mut().zip(self.codes[index]) {
-                    *wide = ((codes >> (4 * v) & 15) as f32 - OFFSET) * scale; // the mask drops copies of the sign
+                let scale = self.scales[2 * index + v / VECTORS].widen();
+                for (lane, wide) in wide.iter_mut().enumerate() {
+                    *wide = self.codes[index].code(v, lane) * scale;
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::element::{Bf16, Element, LANES};
+use super::element::{Bf16, Element};
 use super::few_rows::{self, Activations};
 #[cfg(target_arch = "x86_64")]
 use super::gemm::{self, PackedRows};
@@ -43,15 +43,10 @@ impl<'t, T: Element> Stored<'t, T> {
         };
         let scales = Matrix::<Bf16>::of(scales)?;
         let inputs = scales.columns * super::GROUP;
-        fn numbers<N: Number>(codes: &Tensor) -> Option<&[N]> {
-            Matrix::of(codes).map(|codes| codes.numbers)
-        }
+        let scales = scales.numbers;
         Some(match quantization {
-            Quantization::Int8 => Stored::Int8(Int8 { codes: numbers(codes)?, scales: scales.numbers, inputs }),
-            Quantization::Int4 => {
-                let (codes, _) = numbers::<i32>(codes)?.as_chunks::<LANES>();
-                Stored::Int4(Int4 { codes, scales: scales.numbers, inputs })
-            }
+            Quantization::Int8 => Stored::Int8(Int8 { codes: steps(codes)?, scales, inputs }),
+            Quantization::Int4 => Stored::Int4(Int4 { codes: steps(codes)?, scales, inputs }),
         })
     }
 
@@ -87,6 +82,11 @@ impl<'t, T: Element> Stored<'t, T> {
         // Safety: the caller's.
         unsafe { each_form!(*self, weight => gemm::multiply(x, weight, put)) }
     }
+}
+
+/// Codes, `N` of them a step.
+fn steps<T: Number, const N: usize>(codes: &Tensor) -> Option<&[[T; N]]> {
+    Some(Matrix::of(codes)?.numbers.as_chunks().0)
 }
 
 /// A few rows of activations, as the forms among some weights multiply them.
