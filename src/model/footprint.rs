@@ -4,7 +4,7 @@
 
 use super::config::{Config, Dtype, LayerType, TextConfig, VisionConfig};
 use super::inventory::{Listed, Part, inventory};
-use super::kernels::GROUP;
+use super::kernels;
 use super::options::Quantization;
 use crate::engine::Costs;
 
@@ -36,12 +36,9 @@ pub struct Precision {
 impl Precision {
     /// What a tensor takes.
     fn bytes_of(self, tensor: &Listed) -> u64 {
-        let numbers = product(&tensor.shape);
-        let scales = numbers / GROUP as u64 * 2;
         match tensor.quantized(self.quantize) {
-            None => numbers * bytes_of(self.dtype),
-            Some(Quantization::Int8) => numbers + scales,
-            Some(Quantization::Int4) => numbers / 2 + scales,
+            None => product(&tensor.shape) * bytes_of(self.dtype),
+            Some(quantization) => kernels::quantized_bytes(tensor.shape[0], tensor.shape[1], quantization) as u64,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Which tensors a checkpoint of given sizes holds: the names and shapes of Transformers' Qwen3_5ForConditionalGeneration.
 
 use super::config::{Config, LayerType, TextConfig, VisionConfig};
-use super::kernels::QUANTIZED_STEP;
+use super::kernels::GROUP;
 use super::options::Quantization;
 
 /// A tensor that the checkpoint should hold.
@@ -21,7 +21,7 @@ impl Listed {
     pub fn quantized(&self, wanted: Option<Quantization>) -> Option<Quantization> {
         let is_gate = self.name.contains(".in_proj_a.") || self.name.contains(".in_proj_b.");
         let [_, inputs] = self.shape[..] else { return None };
-        if self.part != Part::Decoder || is_gate || !inputs.is_multiple_of(QUANTIZED_STEP) {
+        if self.part != Part::Decoder || is_gate || !inputs.is_multiple_of(GROUP) {
             return None;
         }
         let is_vocabulary = self.name.ends_with("embed_tokens.weight") || self.name == "lm_head.weight";

@@ -47,18 +47,18 @@ impl Linear {
 
     /// On a CPU our threads call libtorch's operator, each for a part of the outputs.
     fn by_libtorch(&self, x: &Tensor) -> Tensor {
+        let weight = self.weight.to_plain(x.kind());
         let threads = rayon::current_num_threads();
         if x.device() != Device::Cpu || threads == 1 {
-            return x.linear(&self.weight.to_plain(x.kind()), self.bias.as_ref());
+            return x.linear(&weight, self.bias.as_ref());
         }
         let biases = self.bias.as_ref().map(|bias| bias.chunk(threads as i64, 0));
-        let parts = self.weight.chunk(threads as i64).into_iter().enumerate().map(|(part, weight)| {
+        let parts = weight.chunk(threads as i64, 0).into_iter().enumerate().map(|(part, weight)| {
             let bias = biases.as_ref().map(|biases| biases[part].shallow_clone());
             (x.shallow_clone(), weight, bias)
         });
         let parts: Vec<_> = parts.collect();
-        let products =
-            parts.into_par_iter().map(|(x, weight, bias)| x.linear(&weight.to_plain(x.kind()), bias.as_ref()));
+        let products = parts.into_par_iter().map(|(x, weight, bias)| x.linear(&weight, bias.as_ref()));
         Tensor::cat(&products.collect::<Vec<_>>(), 1)
     }
 }

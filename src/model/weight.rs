@@ -14,9 +14,10 @@ pub(super) enum Weight {
 /// A code for every weight, and a scale for every [`kernels::GROUP`] inputs of an output: a weight is its code times its scale.
 pub(super) struct Quantized {
     pub quantization: Quantization,
-    /// In 8 bits [outputs, inputs], int8; in 4 bits [outputs, inputs / 8], int32, each of which holds eight codes.
-    pub codes: Tensor,
-    pub scales: Tensor, // [outputs, inputs / GROUP], bf16
+    /// As the kernels read them, see `kernels/quantized.rs`: [panels, bytes of one].
+    pub panels: Tensor,
+    pub outputs: i64,
+    pub inputs: i64,
 }
 
 impl Weight {
@@ -28,26 +29,11 @@ impl Weight {
         }
     }
 
-    /// Cut into so many parts, at most, of neighbouring outputs.
-    pub fn chunk(&self, parts: i64) -> Vec<Weight> {
-        match self {
-            Weight::Plain(weight) => weight.chunk(parts, 0).into_iter().map(Weight::Plain).collect(),
-            Weight::Quantized(Quantized { quantization, codes, scales }) => {
-                let parts = codes.chunk(parts, 0).into_iter().zip(scales.chunk(parts, 0));
-                let part = |(codes, scales)| Quantized { quantization: *quantization, codes, scales };
-                parts.map(|part_of| Weight::Quantized(part(part_of))).collect()
-            }
-        }
-    }
-
     /// The outputs `ids`, as numbers of `kind`: [ids, inputs].
     pub fn rows(&self, ids: &Tensor, kind: Kind) -> Tensor {
         match self {
             Weight::Plain(weight) => weight.index_select(0, ids),
-            Weight::Quantized(Quantized { quantization, codes, scales }) => {
-                let (codes, scales) = (codes.index_select(0, ids), scales.index_select(0, ids));
-                Quantized { quantization: *quantization, codes, scales }.dequantize(kind)
-            }
+            Weight::Quantized(quantized) => quantized.rows(ids, kind),
         }
     }
 
@@ -55,11 +41,9 @@ impl Weight {
     pub fn shallow_clone(&self) -> Weight {
         match self {
             Weight::Plain(weight) => Weight::Plain(weight.shallow_clone()),
-            Weight::Quantized(Quantized { quantization, codes, scales }) => Weight::Quantized(Quantized {
-                quantization: *quantization,
-                codes: codes.shallow_clone(),
-                scales: scales.shallow_clone(),
-            }),
+            Weight::Quantized(weight) => {
+                Weight::Quantized(Quantized { panels: weight.panels.shallow_clone(), ..*weight })
+            }
         }
     }
 }
@@ -67,18 +51,50 @@ impl Weight {
 impl Quantized {
     /// The plain form of what the kernels do while they multiply: exact in fp32.
     pub fn dequantize(&self, kind: Kind) -> Tensor {
-        let (outputs, groups) = self.scales.size2().expect("Invariant: scales are [outputs, groups]");
+        let [scales, codes] = self.fields().map(|field| field.transpose(1, 2).flatten(0, 1)); // [outputs, blocks, bytes]
+        self.product(&scales, &codes).narrow(0, 0, self.outputs).to_kind(kind)
+    }
+
+    /// The outputs `ids`: [ids, inputs].
+    fn rows(&self, ids: &Tensor, kind: Kind) -> Tensor {
+        let panel = ids.divide_scalar_mode(kernels::PANEL as i64, "floor");
+        let output = ids.remainder(kernels::PANEL as i64);
+        let [scales, codes] = self.fields().map(|field| field.index(&[Some(&panel), None, Some(&output)]));
+        self.product(&scales, &codes).to_kind(kind)
+    }
+
+    /// Scales and codes [panels, blocks, outputs of a panel, bytes], where they lie.
+    fn fields(&self) -> [Tensor; 2] {
+        let panels = self.panels.view([self.panels.size()[0], self.blocks(), -1]);
+        let scale_bytes = (kernels::PANEL * kernels::SCALE_BYTES) as i64;
+        let code_bytes = panels.size()[2] - scale_bytes;
+        [panels.narrow(2, 0, scale_bytes), panels.narrow(2, scale_bytes, code_bytes)].map(|field| {
+            let (panels, blocks, bytes) = field.size3().expect("Invariant: it was just made of three dimensions");
+            field.view([panels, blocks, kernels::PANEL as i64, bytes / kernels::PANEL as i64])
+        })
+    }
+
+    fn blocks(&self) -> i64 {
+        (self.inputs as usize).div_ceil(kernels::BLOCK) as i64
+    }
+
+    /// Scales and codes [outputs, blocks, bytes] -> [outputs, inputs] in fp32.
+    fn product(&self, scales: &Tensor, codes: &Tensor) -> Tensor {
+        let (scales, codes) = (scales.contiguous(), codes.contiguous());
+        let groups = (kernels::BLOCK / kernels::GROUP) as i64;
+        // [..., registers, groups, pairs in a register, halves of a pair]
         let codes = match self.quantization {
-            Quantization::Int8 => self.codes.to_kind(Kind::Float),
+            Quantization::Int8 => codes.view_dtype(Kind::Int8).view([-1, 8, groups, 2, 2]).transpose(3, 4),
             Quantization::Int4 => {
-                // Eight lanes make a step; a lane's n-th code is the step's n-th eight.
-                let lanes = self.codes.view([outputs, -1, 1, 8]);
-                let shifts = Tensor::arange_start_step(0, 32, 4, (Kind::Int, lanes.device())).view([8, 1]);
-                lanes.bitwise_right_shift(&shifts).bitwise_and(15).to_kind(Kind::Float) - 8.0
+                let eights = codes.view_dtype(Kind::Int).view([-1, 4, groups, 1, 1]);
+                let shifts = [0_i64, 16, 4, 20, 8, 24, 12, 28];
+                let shifts = Tensor::from_slice(&shifts).to_kind(Kind::Int).to_device(eights.device()).view([4, 2]);
+                eights.bitwise_right_shift(&shifts).bitwise_and(15).bitwise_xor(8) - 8 // with their sign
             }
         };
-        let scales = self.scales.to_kind(Kind::Float).unsqueeze(-1);
-        (codes.reshape([outputs, groups, kernels::GROUP as i64]) * scales).view([outputs, -1]).to_kind(kind)
+        let weights = codes.transpose(1, 2).reshape([-1, groups, kernels::GROUP as i64]).to_kind(Kind::Float)
+            * scales.view_dtype(Kind::BFloat16).view([-1, groups, 1]).to_kind(Kind::Float);
+        weights.view([scales.size()[0], -1]).narrow(1, 0, self.inputs)
     }
 }
 
@@ -121,15 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn rows_and_parts_are_those_of_the_whole() {
-        let weight = Tensor::randn([7, 128], (Kind::Float, Device::Cpu));
+    fn rows_are_those_of_the_whole() {
+        let weight = Tensor::randn([39, 320], (Kind::Float, Device::Cpu));
         for quantization in [Quantization::Int8, Quantization::Int4] {
             let weight = Weight::Quantized(kernels::quantize(&weight, quantization));
             let whole = weight.to_plain(Kind::Float);
-            let ids = Tensor::from_slice(&[6_i64, 0, 6]);
+            let ids = Tensor::from_slice(&[6_i64, 38, 0, 17, 6]);
             assert!(weight.rows(&ids, Kind::Float).equal(&whole.index_select(0, &ids)));
-            let parts: Vec<Tensor> = weight.chunk(3).iter().map(|part| part.to_plain(Kind::Float)).collect();
-            assert!(Tensor::cat(&parts, 0).equal(&whole));
         }
     }
 }

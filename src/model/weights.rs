@@ -78,15 +78,11 @@ impl<'a> Weights<'a> {
         let Some(quantization) = self.quantized.get(name) else { return Weight::Plain(self.tensor(name)) };
         let stored = self.stored(name);
         let weight = self.as_stored(stored).to_kind(self.kind);
-        let Quantized { quantization, codes, scales } = kernels::quantize(&weight, *quantization);
+        let quantized = kernels::quantize(&weight, *quantization);
         drop(weight);
         self.shards.forget(stored);
         self.count(stored);
-        Weight::Quantized(Quantized {
-            quantization,
-            codes: codes.to_device(self.device),
-            scales: scales.to_device(self.device),
-        })
+        Weight::Quantized(Quantized { panels: quantized.panels.to_device(self.device), ..quantized })
     }
 
     fn stored(&self, name: &str) -> &Stored {

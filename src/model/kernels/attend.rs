@@ -7,7 +7,6 @@ use super::element::{Bf16, Element};
 use super::few_rows::{self, Activations};
 use super::tensors::{Matrix, Output};
 use super::vector::{self, Loop, multiply_add};
-use super::weights::Plain;
 
 /// Tokens of the past that one task reads. Partial results are joined in their order, so the numbers do not depend on the
 /// threads.
@@ -62,8 +61,7 @@ impl Partial {
         let (group, length) = (queries.len() / head_dim, keys.len() / head_dim);
         let scale = 1.0 / (head_dim as f32).sqrt();
         let mut weights = vec![0.0; group * length]; // [group, length]
-        let activations = Activations::new::<Plain<T>, T>(queries, head_dim);
-        let keys = Plain { numbers: keys, inputs: head_dim };
+        let activations = Activations::new::<T, T>(queries, head_dim);
         few_rows::multiply(&activations, keys, &mut |query, token, sum| weights[query * length + token] = sum * scale);
         let (mut largest, mut weight) = (Vec::with_capacity(group), Vec::with_capacity(group));
         for scores in weights.chunks_exact_mut(length) {

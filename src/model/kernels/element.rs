@@ -7,16 +7,16 @@ use tch::Kind;
 
 use super::tensors::Number;
 
-/// Numbers in an AVX2 register.
-pub(super) const LANES: usize = 8;
+/// Weights that a vector kernel reads at a time.
+pub(super) const STEP: usize = 16;
 
-/// Numbers that are read at a time: two registers of them.
-pub(super) const STEP: usize = 2 * LANES;
+/// Numbers in an AVX2 register: a step is two of them.
+pub(super) const LANES: usize = STEP / 2;
 
-/// As many numbers as a register holds. Aligned, so that no read of them touches two lines of the cache.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[repr(align(32))]
-pub(super) struct Lanes(pub [f32; LANES]);
+/// As many numbers as a step. Aligned, so that no read of a vector touches two lines of the cache.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Line(pub [f32; STEP]);
 
 /// A number as weights and activations are stored.
 pub(super) trait Element: Number {

@@ -8,61 +8,43 @@ use std::arch::x86_64::*;
 
 #[cfg(target_arch = "x86_64")]
 use super::super::cpu::has_avx2_and_fma;
-use super::element::{Element, LANES, Lanes};
-#[cfg(target_arch = "x86_64")]
-use super::weights::Prefetch;
-use super::weights::WeightRows;
+use super::element::{Element, LANES, Line, STEP};
 
-/// Most inputs that a step of any weight has.
-const LONGEST_STEP: usize = 64;
-
-/// Rows of activations, widened, as a weight's steps are multiplied with them.
-pub(super) struct Activations<const V: usize> {
-    steps: Vec<[Lanes; V]>, // [rows, steps]
-    tails: Vec<f32>,        // [rows, inputs that do not fill a step]
+/// Rows of activations, widened, in the order in which weights `W` come out of memory.
+pub(super) struct Activations {
+    lines: Vec<Line>,
     rows: usize,
     inputs: usize,
 }
 
-impl<const V: usize> Activations<V> {
+impl Activations {
     /// Of `x` [rows, inputs], for weights `W`.
-    pub fn new<W: WeightRows<V>, X: Element>(x: &[X], inputs: usize) -> Activations<V> {
-        let rows = x.len() / inputs;
-        let mut steps = Vec::with_capacity(rows * (inputs / W::STEP));
-        let mut tails = Vec::with_capacity(rows * (inputs % W::STEP));
-        let mut wide = vec![0.0; inputs];
+    pub fn new<W: Element, X: Element>(x: &[X], inputs: usize) -> Activations {
+        let mut lines = Vec::with_capacity(x.len().div_ceil(STEP));
         for row in x.chunks_exact(inputs) {
-            wide.iter_mut().zip(row).for_each(|(wide, x)| *wide = x.widen());
-            let whole = wide.chunks_exact(W::STEP);
-            tails.extend_from_slice(whole.remainder());
-            steps.extend(whole.map(W::arrange));
+            let (steps, tail) = row.as_chunks::<STEP>();
+            lines.extend(steps.iter().map(|step| Line(W::ORDER.map(|lane| step[lane].widen()))));
+            if !tail.is_empty() {
+                let mut line = [0.0; STEP];
+                line.iter_mut().zip(tail).for_each(|(wide, x)| *wide = x.widen());
+                lines.push(Line(line));
+            }
         }
-        Activations { steps, tails, rows, inputs }
+        Activations { lines, rows: x.len() / inputs, inputs }
     }
 
-    fn steps_a_row(&self) -> usize {
-        self.steps.len() / self.rows
+    /// The row from there on, and all rows behind it.
+    fn rows_from(&self, row: usize) -> &[Line] {
+        &self.lines[row * self.lines_a_row()..]
     }
 
-    /// What the inputs that do not fill a step add to a product.
-    fn tail<W: WeightRows<V>>(&self, row: usize, weight: W, output: usize) -> f32 {
-        let len = self.inputs % W::STEP;
-        if len == 0 {
-            return 0.0;
-        }
-        let wide = &mut [0.0; LONGEST_STEP][..len];
-        weight.widen(output, self.inputs - len, wide);
-        self.tails[row * len..].iter().zip(wide).map(|(x, w)| x * *w).sum()
+    fn lines_a_row(&self) -> usize {
+        self.inputs.div_ceil(STEP)
     }
 }
 
-/// The products of all rows of `x` with `weight`: `put(row, output, sum)` gets each.
-pub(super) fn multiply<W: WeightRows<V>, const V: usize>(
-    x: &Activations<V>,
-    weight: W,
-    put: &mut impl FnMut(usize, usize, f32),
-) {
-    debug_assert!(weight.inputs() == x.inputs);
+/// The products of all rows of `x` with `weight` [outputs, inputs]: `put(row, output, sum)` gets each.
+pub(super) fn multiply<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, f32)) {
     #[cfg(target_arch = "x86_64")]
     if has_avx2_and_fma() {
         // Safety: the CPU was asked.
@@ -71,17 +53,13 @@ pub(super) fn multiply<W: WeightRows<V>, const V: usize>(
     multiply_portable(x, weight, put);
 }
 
-/// Rows by outputs that are multiplied at a time: what they add up fills the registers, and a weight that was read is used
-/// for four rows. A single row reads four outputs side by side, to keep the memory busy.
+/// Rows by outputs that are multiplied at a time: what they add up fills the registers, a weight that was read is used for
+/// four rows, and a number of a row for three weights. A single row reads four weights side by side, to keep the memory busy.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn multiply_avx2<W: WeightRows<V>, const V: usize>(
-    x: &Activations<V>,
-    weight: W,
-    put: &mut impl FnMut(usize, usize, f32),
-) {
-    let outputs = weight.outputs();
-    let widest = if x.rows == 1 { 4 } else { W::OUTPUTS_AT_ONCE };
+unsafe fn multiply_avx2<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, f32)) {
+    let outputs = weight.len() / x.inputs;
+    let widest = if x.rows == 1 { 4 } else { 3 };
     let mut output = 0;
     while output < outputs {
         let together = widest.min(outputs - output);
@@ -91,19 +69,19 @@ unsafe fn multiply_avx2<W: WeightRows<V>, const V: usize>(
             // Safety: the CPU has AVX2 and FMA, and there are so many rows and outputs.
             row += unsafe {
                 match (x.rows - row, together) {
-                    (1, 4) => tile::<W, V, 1, 4>(x, weight, at, put),
-                    (1, 3) => tile::<W, V, 1, 3>(x, weight, at, put),
-                    (1, 2) => tile::<W, V, 1, 2>(x, weight, at, put),
-                    (1, _) => tile::<W, V, 1, 1>(x, weight, at, put),
-                    (2, 3) => tile::<W, V, 2, 3>(x, weight, at, put),
-                    (2, 2) => tile::<W, V, 2, 2>(x, weight, at, put),
-                    (2, _) => tile::<W, V, 2, 1>(x, weight, at, put),
-                    (3, 3) => tile::<W, V, 3, 3>(x, weight, at, put),
-                    (3, 2) => tile::<W, V, 3, 2>(x, weight, at, put),
-                    (3, _) => tile::<W, V, 3, 1>(x, weight, at, put),
-                    (_, 3) => tile::<W, V, 4, 3>(x, weight, at, put),
-                    (_, 2) => tile::<W, V, 4, 2>(x, weight, at, put),
-                    (_, _) => tile::<W, V, 4, 1>(x, weight, at, put),
+                    (1, 4) => tile::<W, 1, 4>(x, weight, at, put),
+                    (1, 3) => tile::<W, 1, 3>(x, weight, at, put),
+                    (1, 2) => tile::<W, 1, 2>(x, weight, at, put),
+                    (1, _) => tile::<W, 1, 1>(x, weight, at, put),
+                    (2, 3) => tile::<W, 2, 3>(x, weight, at, put),
+                    (2, 2) => tile::<W, 2, 2>(x, weight, at, put),
+                    (2, _) => tile::<W, 2, 1>(x, weight, at, put),
+                    (3, 3) => tile::<W, 3, 3>(x, weight, at, put),
+                    (3, 2) => tile::<W, 3, 2>(x, weight, at, put),
+                    (3, _) => tile::<W, 3, 1>(x, weight, at, put),
+                    (_, 3) => tile::<W, 4, 3>(x, weight, at, put),
+                    (_, 2) => tile::<W, 4, 2>(x, weight, at, put),
+                    (_, _) => tile::<W, 4, 1>(x, weight, at, put),
                 }
             };
         }
@@ -118,42 +96,99 @@ unsafe fn multiply_avx2<W: WeightRows<V>, const V: usize>(
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<W: WeightRows<V>, const V: usize, const ROWS: usize, const OUTPUTS: usize>(
-    x: &Activations<V>,
-    weight: W,
+unsafe fn tile<W: Element, const ROWS: usize, const OUTPUTS: usize>(
+    x: &Activations,
+    weight: &[W],
     (row, output): (usize, usize),
     put: &mut impl FnMut(usize, usize, f32),
 ) -> usize {
-    let steps = x.steps_a_row();
-    let rows = &x.steps[row * steps..(row + ROWS) * steps];
-    debug_assert!(output + OUTPUTS <= weight.outputs());
-    let prefetch = Prefetch::new(steps, W::BYTES, OUTPUTS, row > 0 && row + ROWS == x.rows);
-    // Safety: there are so many outputs, and `ROWS` rows of so many steps.
-    let sums: [[__m256; ROWS]; OUTPUTS] = unsafe { weight.multiply(output, steps, rows.as_ptr(), prefetch) };
+    let (inputs, stride) = (x.inputs, x.lines_a_row());
+    let (weight, lines) = (&weight[output * inputs..], x.rows_from(row));
+    debug_assert!(lines.len() >= ROWS * stride && weight.len() >= OUTPUTS * inputs);
+    let mut sums = [[_mm256_setzero_ps(); ROWS]; OUTPUTS];
+    let steps = inputs / STEP;
+    let prefetch = Prefetch::new::<W>(inputs, OUTPUTS, row > 0 && row + ROWS == x.rows);
+    for step in 0..steps {
+        let ahead = if step < prefetch.turn { prefetch.before } else { prefetch.after };
+        let mut weights = [[_mm256_setzero_ps(); 2]; OUTPUTS];
+        for (o, weights) in weights.iter_mut().enumerate() {
+            // Safety: all sixteen are within the output's row; what is prefetched need not exist.
+            unsafe {
+                let at = weight.as_ptr().add(o * inputs + step * STEP);
+                _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(ahead));
+                *weights = W::load(at);
+            }
+        }
+        for half in 0..2 {
+            for r in 0..ROWS {
+                // Safety: there are `ROWS` rows of `stride` lines, each of two vectors.
+                let x =
+                    unsafe { _mm256_load_ps(lines.as_ptr().add(r * stride + step).cast::<f32>().add(half * LANES)) };
+                for (sums, weights) in sums.iter_mut().zip(&weights) {
+                    sums[r] = _mm256_fmadd_ps(weights[half], x, sums[r]);
+                }
+            }
+        }
+    }
     for (o, sums) in sums.iter().enumerate() {
+        let tail_weights = &weight[o * inputs + steps * STEP..(o + 1) * inputs];
         for (r, sum) in sums.iter().enumerate() {
-            put(row + r, output + o, tree_avx2(*sum) + x.tail(row + r, weight, output + o));
+            let tail = if tail_weights.is_empty() { 0.0 } else { tail(&lines[r * stride + steps], tail_weights) };
+            put(row + r, output + o, tree_avx2(*sum) + tail);
         }
     }
     ROWS
 }
 
+/// How many bytes ahead of those being read a tile fetches.
+///
+/// Weights come from memory for the first rows: towards the end of an output's weights those of the next tile's output are
+/// fetched. They come from the cache for the other rows, the last of whom fetch all of the next tile's.
+#[cfg(target_arch = "x86_64")]
+struct Prefetch {
+    before: usize,
+    /// The step from which on `after` counts.
+    turn: usize,
+    after: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Prefetch {
+    const BYTES: usize = 512;
+
+    fn new<W>(inputs: usize, outputs: usize, is_last_of_many: bool) -> Prefetch {
+        let (steps, bytes) = (inputs / STEP, inputs * size_of::<W>());
+        if is_last_of_many {
+            return Prefetch { before: outputs * bytes, turn: steps, after: 0 };
+        }
+        let turn = steps.saturating_sub(Prefetch::BYTES / (STEP * size_of::<W>()));
+        Prefetch { before: Prefetch::BYTES, turn, after: Prefetch::BYTES + (outputs - 1) * bytes }
+    }
+}
+
 /// The plain form, for any CPU and as the reference of the other; without fused multiplication the last bits differ.
-fn multiply_portable<W: WeightRows<V>, const V: usize>(
-    x: &Activations<V>,
-    weight: W,
-    put: &mut impl FnMut(usize, usize, f32),
-) {
-    let steps = x.steps_a_row();
-    for output in 0..weight.outputs() {
-        for row in 0..x.rows {
-            let mut sums = [0.0; LANES];
-            for (step, x) in x.steps[row * steps..(row + 1) * steps].iter().enumerate() {
-                weight.add(output, step, x, &mut sums);
-            }
-            put(row, output, tree(sums) + x.tail(row, weight, output));
+fn multiply_portable<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, f32)) {
+    for (output, weight) in weight.chunks_exact(x.inputs).enumerate() {
+        for (row, lines) in x.lines.chunks_exact(x.lines_a_row()).enumerate() {
+            put(row, output, dot(lines, weight));
         }
     }
+}
+
+fn dot<W: Element>(lines: &[Line], weight: &[W]) -> f32 {
+    let mut sums = [0.0; LANES];
+    let (steps, tail_weights) = weight.as_chunks::<STEP>();
+    for (line, step) in lines.iter().zip(steps) {
+        for (lane, x) in line.0.iter().enumerate() {
+            sums[lane % LANES] += step[W::ORDER[lane]].widen() * x;
+        }
+    }
+    tree(sums) + lines.get(steps.len()).map_or(0.0, |line| tail(line, tail_weights))
+}
+
+/// What does not fill a step.
+fn tail<W: Element>(line: &Line, weights: &[W]) -> f32 {
+    line.0.iter().zip(weights).map(|(x, w)| w.widen() * x).sum()
 }
 
 /// [`tree`] in a register.
@@ -175,14 +210,12 @@ fn tree(lanes: [f32; LANES]) -> f32 {
 mod tests {
     use super::super::element::{Bf16, Element};
     use super::super::testing::numbers;
-    use super::super::weights::Plain;
     use super::{Activations, multiply, multiply_portable};
 
     /// [rows, outputs]
     fn products<W: Element>(x: &[f32], weight: &[W], inputs: usize, is_portable: bool) -> Vec<f32> {
         let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
-        let activations = Activations::new::<Plain<W>, f32>(x, inputs);
-        let weight = Plain { numbers: weight, inputs };
+        let activations = Activations::new::<W, f32>(x, inputs);
         let mut products = vec![f32::NAN; rows * outputs];
         let mut put = |row: usize, output: usize, sum: f32| products[row * outputs + output] = sum;
         match is_portable {

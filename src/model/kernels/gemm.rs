@@ -1,24 +1,18 @@
 //! `x W^T` for many rows of `x`, at the speed of the arithmetic: a GEMM for CPUs that multiply in fp32 with AVX2.
 //!
 //! Blocked as in Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): a panel of weights stays
-//! in the first cache while a block of rows streams past it from the second. Weights are widened as they are packed, so that a
-//! wide copy of them never exists. The order of additions depends on the number of inputs alone.
+//! in the first cache while a block of rows streams past it from the second. Weights are widened while they are packed, so
+//! that a wide copy of them never exists. The order of additions depends on the number of inputs alone.
 
 use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
-use super::element::{Element, LANES, STEP};
-use super::weights::WeightRows;
+use super::element::{Element, LANES, Line, STEP};
 
 /// Rows by outputs whose sums are held in registers: twelve of the sixteen.
 const TILE_ROWS: usize = 6;
 const PANEL_OUTPUTS: usize = STEP;
-
-/// What a panel holds of one input. Aligned, so that no read touches two lines of the cache.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line([f32; PANEL_OUTPUTS]);
 
 /// Inputs that are added up at a time: a panel of them is 16 KiB, half of a first cache.
 const DEPTH: usize = 256;
@@ -65,35 +59,26 @@ impl PackedRows {
     }
 }
 
-/// The products of all rows of `x` with `weight`, at most [`OUTPUTS_A_TASK`] outputs:
+/// The products of all rows of `x` with `weight` [outputs, inputs], at most [`OUTPUTS_A_TASK`] outputs:
 /// `put(row, first output, sums)` gets up to sixteen neighbours at a time.
 ///
 /// # Safety
 /// The CPU has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn multiply<W: WeightRows<V>, const V: usize>(
-    x: &PackedRows,
-    weight: W,
-    put: &mut impl FnMut(usize, usize, &[f32]),
-) {
-    let outputs = weight.outputs();
+pub(super) unsafe fn multiply<W: Element>(x: &PackedRows, weight: &[W], put: &mut impl FnMut(usize, usize, &[f32])) {
+    let outputs = weight.len() / x.inputs;
     let num_panels = outputs.div_ceil(PANEL_OUTPUTS);
-    let mut panels = vec![Line([0.0; PANEL_OUTPUTS]); num_panels * DEPTH.min(x.inputs)];
-    let mut wide = vec![0.0; PANEL_OUTPUTS * DEPTH];
+    let mut panels = vec![Line([0.0; STEP]); num_panels * DEPTH.min(x.inputs)];
     for first_row in (0..x.rows).step_by(ROWS_AT_ONCE) {
         let rows = ROWS_AT_ONCE.min(x.rows - first_row);
         let num_tiles = rows.div_ceil(TILE_ROWS);
-        let mut sums = vec![Line([0.0; PANEL_OUTPUTS]); num_panels * num_tiles * TILE_ROWS]; // [panels, tiled rows, 16]
+        let mut sums = vec![Line([0.0; STEP]); num_panels * num_tiles * TILE_ROWS]; // [panels, tiled rows, 16]
         for input in (0..x.inputs).step_by(DEPTH) {
             let depth = DEPTH.min(x.inputs - input);
             for (panel, lines) in panels.chunks_exact_mut(depth).take(num_panels).enumerate() {
-                let first = panel * PANEL_OUTPUTS;
-                let wide = &mut wide[..PANEL_OUTPUTS.min(outputs - first) * depth];
-                for (output, wide) in wide.chunks_exact_mut(depth).enumerate() {
-                    weight.widen(first + output, input, wide);
-                }
+                let weight = &weight[panel * PANEL_OUTPUTS * x.inputs..];
                 // Safety: the caller's.
-                unsafe { pack(wide, lines) };
+                unsafe { pack(weight, x.inputs, input, lines) };
             }
             for first in (0..num_tiles).step_by(TILES_A_BLOCK) {
                 let count = TILES_A_BLOCK.min(num_tiles - first);
@@ -116,27 +101,37 @@ pub(super) unsafe fn multiply<W: WeightRows<V>, const V: usize>(
     }
 }
 
-/// `wide` [up to 16, depth] as `lines` [depth, 16].
+/// Sixteen rows of `weight` [outputs, inputs], or what there is, from `input` on, as `lines` [depth, 16].
 ///
 /// # Safety
 /// The CPU has AVX2.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn pack(wide: &[f32], lines: &mut [Line]) {
-    let depth = lines.len();
-    let outputs = wide.len() / depth;
-    for first in (0..PANEL_OUTPUTS).step_by(LANES) {
-        let whole_vectors = if outputs >= first + LANES { depth - depth % LANES } else { 0 };
-        for at in (0..whole_vectors).step_by(LANES) {
-            // Safety: eight inputs of outputs that are there.
-            let rows = std::array::from_fn(|o| unsafe { _mm256_loadu_ps(wide.as_ptr().add((first + o) * depth + at)) });
-            for (line, column) in lines[at..].iter_mut().zip(transpose(rows)) {
-                // Safety: a line has room for two vectors.
-                unsafe { _mm256_store_ps(line.0.as_mut_ptr().add(first), column) };
+unsafe fn pack<W: Element>(weight: &[W], inputs: usize, input: usize, lines: &mut [Line]) {
+    let outputs = (weight.len() / inputs).min(PANEL_OUTPUTS);
+    let vector_depth = lines.len() - lines.len() % STEP;
+    for half in 0..2 {
+        let first = half * LANES;
+        let is_whole = outputs >= first + LANES;
+        let scalar_from = if is_whole { vector_depth } else { 0 };
+        for step in (0..scalar_from).step_by(STEP) {
+            let mut even = [_mm256_setzero_ps(); LANES];
+            let mut odd = even;
+            for output in 0..LANES {
+                // Safety: sixteen inputs of an output that is there.
+                let loaded = unsafe { W::load(weight.as_ptr().add((first + output) * inputs + input + step)) };
+                (even[output], odd[output]) = (loaded[0], loaded[1]);
+            }
+            for (lanes, vectors) in W::ORDER.chunks_exact(LANES).zip([transpose(even), transpose(odd)]) {
+                for (lane, vector) in lanes.iter().zip(vectors) {
+                    // Safety: a line has room for two vectors.
+                    unsafe { _mm256_store_ps(lines[step + lane].0.as_mut_ptr().add(first), vector) };
+                }
             }
         }
-        for (at, line) in lines.iter_mut().enumerate().skip(whole_vectors) {
-            for (place, output) in line.0[first..first + LANES].iter_mut().zip(first..) {
-                *place = if output < outputs { wide[output * depth + at] } else { 0.0 };
+        for (depth, line) in lines.iter_mut().enumerate().skip(scalar_from) {
+            for (output, place) in line.0[first..first + LANES].iter_mut().enumerate() {
+                let is_there = first + output < outputs;
+                *place = if is_there { weight[(first + output) * inputs + input + depth].widen() } else { 0.0 };
             }
         }
     }
@@ -193,7 +188,6 @@ mod tests {
     use super::super::super::cpu::has_avx2_and_fma;
     use super::super::element::{Bf16, Element};
     use super::super::testing::numbers;
-    use super::super::weights::Plain;
     use super::{OUTPUTS_A_TASK, PackedRows, multiply};
 
     /// [rows, outputs]
@@ -204,7 +198,7 @@ mod tests {
             products[row * outputs + output..][..sums.len()].copy_from_slice(sums);
         };
         // Safety: the caller asked the CPU.
-        unsafe { multiply(&PackedRows::new(x, inputs), Plain { numbers: weight, inputs }, &mut put) };
+        unsafe { multiply(&PackedRows::new(x, inputs), weight, &mut put) };
         products
     }
 

@@ -11,6 +11,7 @@ mod delta_step;
 mod element;
 mod exponential;
 mod few_rows;
+mod fixed_point;
 mod gated;
 mod gated_rms_norm;
 mod gates;
@@ -23,7 +24,7 @@ mod rotate;
 mod stored;
 mod tensors;
 mod vector;
-mod weights;
+mod whole_numbers;
 
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
@@ -39,7 +40,7 @@ pub(super) use gated::{Gate, gated};
 pub(super) use gated_rms_norm::gated_rms_norm;
 pub(super) use gates::gates;
 pub(super) use quantize::quantize;
-pub(super) use quantized::{GROUP, STEP as QUANTIZED_STEP};
+pub(super) use quantized::{BLOCK, GROUP, PANEL, SCALE_BYTES, quantized_bytes};
 pub(super) use rms_norm::rms_norm;
 pub(super) use rotate::rotate;
 use stored::{Arranged, Stored};
@@ -76,41 +77,40 @@ fn linear_of<T: Element, const N: usize>(x: &Tensor, weights: [(&Weight, Option<
         let weight = Stored::of(weight)?;
         layers.push(Layer { output: Output::new(x.rows(), weight.outputs()), weight, bias });
     }
-    match x.rows() <= MAX_FEW_ROWS as usize {
-        true => multiply_few(&x, &layers),
-        false => multiply_many(&x, &layers)?,
+    if !is_at_its_best_here(x.rows(), &layers) {
+        return None;
     }
+    let arranged = Arranged::new(&x, layers.iter().map(|layer| &layer.weight));
+    each_part(&layers, outputs_a_task(&x, &layers), |part| {
+        part.weight.multiply(&arranged, &mut |row, output, sums| part.put(row, output, sums));
+    });
     let mut outputs = layers.into_iter().map(|layer| layer.output.into_tensor());
     Some(std::array::from_fn(|_| outputs.next().expect("Invariant: as many outputs as weights")))
 }
 
-fn multiply_few<T: Element>(x: &Matrix<T>, layers: &[Layer<T>]) {
-    let activations = Arranged::new(x, layers.iter().map(|layer| &layer.weight));
+/// Whether libtorch's own products are no better: they are for many rows of plain weights, unless the CPU has AVX2 but not what
+/// libtorch needs for bf16. Weights in fewer bits it cannot multiply at all.
+fn is_at_its_best_here<T: Element>(rows: usize, layers: &[Layer<T>]) -> bool {
+    let num_plain = layers.iter().filter(|layer| layer.weight.is_plain()).count();
+    if rows <= MAX_FEW_ROWS as usize || num_plain == 0 {
+        return true;
+    }
+    #[cfg(target_arch = "x86_64")]
+    return cpu::has_avx2_and_fma() && (!cpu::multiplies_bf16() || num_plain < layers.len());
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Whole panels of outputs for one task.
+fn outputs_a_task<T: Element>(x: &Matrix<T>, layers: &[Layer<T>]) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if x.rows() > MAX_FEW_ROWS as usize {
+        return gemm::OUTPUTS_A_TASK;
+    }
     let num_weights = layers.iter().map(|layer| layer.weight.outputs()).sum::<usize>() * x.columns;
     // A few tasks a thread: on a busy machine one thread may be slower than another.
     let weights_a_task = (num_weights / (4 * rayon::current_num_threads())).max(WEIGHTS_A_TASK);
-    each_part(layers, weights_a_task.div_ceil(x.columns), |part| {
-        part.weight.multiply_few(&activations, &mut |row, output, sum| part.put(row, output, &[sum]));
-    });
-}
-
-/// A CPU with AVX2, but without what libtorch's own products of bf16 need, is at its best here.
-#[cfg(target_arch = "x86_64")]
-fn multiply_many<T: Element>(x: &Matrix<T>, layers: &[Layer<T>]) -> Option<()> {
-    if !cpu::has_avx2_and_fma() || cpu::multiplies_bf16() {
-        return None;
-    }
-    let rows = gemm::PackedRows::new(x.numbers, x.columns);
-    each_part(layers, gemm::OUTPUTS_A_TASK, |part| {
-        // Safety: the CPU was asked.
-        unsafe { part.weight.multiply_many(&rows, &mut |row, output, sums| part.put(row, output, sums)) };
-    });
-    Some(())
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn multiply_many<T: Element>(_: &Matrix<T>, _: &[Layer<T>]) -> Option<()> {
-    None
+    weights_a_task.div_ceil(x.columns).next_multiple_of(PANEL)
 }
 
 struct Layer<'t, T> {

@@ -11,12 +11,8 @@ impl Number for f32 {
     const KIND: Kind = Kind::Float;
 }
 
-impl Number for i8 {
-    const KIND: Kind = Kind::Int8;
-}
-
-impl Number for i32 {
-    const KIND: Kind = Kind::Int;
+impl Number for u8 {
+    const KIND: Kind = Kind::Uint8;
 }
 
 /// A tensor on the CPU whose numbers lie in one piece, row by row.
