@@ -71,11 +71,20 @@ impl<X: Element> Loop for Rounding<'_, X> {
             wide.iter_mut().zip(group).for_each(|(wide, x)| *wide = x.widen());
             let (scale, inverse) = scale_of(&wide);
             self.block.scales[lane] = scale;
-            for (pair, x) in self.block.numbers.iter_mut().zip(wide.as_chunks::<2>().0) {
-                pair[lane] = x.map(|x| (x * inverse).round_ties_even() as i16); // beyond the largest: the largest
+            let mut fixed = [0; GROUP];
+            fixed.iter_mut().zip(wide).for_each(|(fixed, x)| *fixed = nearest(x * inverse));
+            for (numbers, pair) in self.block.numbers.iter_mut().zip(fixed.as_chunks().0) {
+                numbers[lane] = *pair;
             }
         }
     }
+}
+
+/// The nearest whole number, ties to even: with 1.5 * 2^23 added a number has no bits left for a fraction, and its lowest are
+/// that number.
+#[inline(always)]
+fn nearest(x: f32) -> i16 {
+    (x.min(f32::from(i16::MAX)) + 12_582_912.0).to_bits() as i16
 }
 
 /// What the whole numbers of a group are multiplied with to be its numbers, and its inverse. For a group that holds an infinity

@@ -30,29 +30,35 @@ fn quantize_of<T: Element>(weight: &Tensor, quantization: Quantization) -> Quant
 
 /// Codes that a group can be rounded to.
 trait Rounds: Codes {
-    /// Its scale, and its codes.
-    fn round(group: &[f32; GROUP]) -> (Bf16, [i8; GROUP]);
+    /// The least and the most.
+    const BOUNDS: (f32, f32);
+
+    /// The scale with which the group's largest weight becomes the largest code.
+    fn scale(group: &[f32; GROUP]) -> f32;
 }
 
 impl Rounds for Int8 {
-    /// The largest becomes the largest code.
+    const BOUNDS: (f32, f32) = (-127.0, 127.0);
+
     #[inline(always)]
-    fn round(group: &[f32; GROUP]) -> (Bf16, [i8; GROUP]) {
-        let largest = group.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs()));
-        let (scale, codes_a_unit) = scale_of(largest / 127.0);
-        (scale, group.map(|weight| nearest(weight * codes_a_unit, -127.0, 127.0)))
+    fn scale(group: &[f32; GROUP]) -> f32 {
+        // Of numbers without a sign the bits are in the same order; whole numbers are compared eight at a time.
+        let largest = group.iter().fold(0, |largest, weight| largest.max(weight.abs().to_bits()));
+        f32::from_bits(largest) / 127.0
     }
 }
 
 impl Rounds for Int4 {
-    /// The largest becomes the code -8, whatever its sign: there are more codes below zero than above.
+    const BOUNDS: (f32, f32) = (-8.0, 7.0);
+
+    /// There are more codes below zero than above: the largest becomes -8, whatever its sign.
     #[inline(always)]
-    fn round(group: &[f32; GROUP]) -> (Bf16, [i8; GROUP]) {
-        let ends = |(least, most): (f32, f32), weight: &f32| (least.min(*weight), most.max(*weight));
-        let (least, most) = group.iter().fold((0.0, 0.0), ends);
-        let largest = if most > -least { most } else { least };
-        let (scale, codes_a_unit) = scale_of(largest / -8.0);
-        (scale, group.map(|weight| nearest(weight * codes_a_unit, -8.0, 7.0)))
+    fn scale(group: &[f32; GROUP]) -> f32 {
+        // With a sign bit they are larger than all without one.
+        let most = group.iter().fold(0, |most, weight| most.max(weight.to_bits() as i32));
+        let least = group.iter().fold((-0.0_f32).to_bits(), |least, weight| least.max(weight.to_bits()));
+        let (most, least) = (f32::from_bits(most as u32), f32::from_bits(least));
+        (if most > -least { most } else { least }) / -8.0
     }
 }
 
@@ -83,7 +89,11 @@ impl<T: Element, C: Rounds> Loop for QuantizedRow<'_, T, C> {
     fn run<const FMA: bool>(self) {
         for (weights, block) in self.weights.chunks(BLOCK).zip(self.panel) {
             for (lane, group) in weights.as_chunks::<GROUP>().0.iter().enumerate() {
-                let (scale, codes) = C::round(&group.map(T::widen));
+                // Loops, not `map`: that would not be compiled for the CPU.
+                let (mut wide, mut codes) = ([0.0; GROUP], [0; GROUP]);
+                wide.iter_mut().zip(group).for_each(|(wide, weight)| *wide = weight.widen());
+                let (scale, codes_a_unit) = scale_of(C::scale(&wide));
+                codes.iter_mut().zip(wide).for_each(|(code, weight)| *code = nearest::<C>(weight * codes_a_unit));
                 block.scales[self.output][lane] = scale;
                 block.codes[self.output].put(lane, &codes);
             }
@@ -91,11 +101,10 @@ impl<T: Element, C: Rounds> Loop for QuantizedRow<'_, T, C> {
     }
 }
 
-/// The nearest whole number, ties to even, within bounds: adding 1.5 * 2^23 leaves no bits for a fraction.
+/// The nearest code, ties to even: with 1.5 * 2^23 added a number has no bits left for a fraction, and its lowest are the code.
 #[inline(always)]
-fn nearest(x: f32, least: f32, most: f32) -> i8 {
-    const NO_FRACTION: f32 = 12_582_912.0;
-    ((x + NO_FRACTION) - NO_FRACTION).clamp(least, most) as i8
+fn nearest<C: Rounds>(code: f32) -> i8 {
+    (code.clamp(C::BOUNDS.0, C::BOUNDS.1) + 12_582_912.0).to_bits() as i8
 }
 
 /// A scale as it is stored, and its inverse: zero for a group of zeros.
