@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use actix_web::middleware::{NormalizePath, from_fn};
 use actix_web::{App, HttpServer, dev, web};
+use futures_util::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::docs::Document;
 use super::in_flight::{self, InFlight};
@@ -95,21 +97,35 @@ impl Server {
     }
 }
 
-/// Serves until the process is told to end (SIGTERM, SIGINT).
+/// Serves until the process is told to end (SIGTERM, SIGINT). Told again, it ends at once, and that is an error.
 pub async fn serve(service: Service, settings: HttpSettings) -> Result<(), String> {
     let server = Server::bind(service, settings)?;
     tracing::info!(address = %server.address(), "listening");
+    let (first, again) = ends()?;
+    tokio::select! {
+        served = server.run(first) => served,
+        () = again => Err("told to end a second time: requests in flight were cut off".to_owned()),
+    }
+}
+
+/// The first signal to end, and the second.
+fn ends() -> Result<(impl Future<Output = ()>, impl Future<Output = ()>), String> {
     let name = |error: io::Error| format!("signals: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(name)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(name)?;
-    server
-        .run(async move {
+    let (tell_first, first) = oneshot::channel();
+    let again = async move {
+        let mut next = async || {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-        })
-        .await
+        };
+        next().await;
+        let _ = tell_first.send(());
+        next().await;
+    };
+    Ok((first.map(|_| ()), again))
 }
 
 /// Threads that serve HTTP.

@@ -9,6 +9,9 @@ use crate::bench::Workload;
 pub struct BenchSettings {
     #[command(flatten)]
     pub model: ModelSettings,
+    /// Measure the engine in this process, which is what is measured where no --url is given.
+    #[arg(long, conflicts_with = "url")]
+    pub in_process: bool,
     /// Measure the server that speaks OpenAI's API at this address, instead of the engine in this process.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,

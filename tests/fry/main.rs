@@ -2,6 +2,7 @@
 //!
 //! The server takes its device from the environment (`SARDINE_DEVICE`, `SARDINE_CUDA_LIBRARY`), so the same tests run on CUDA.
 
+mod lifecycle;
 mod many;
 mod samples;
 mod server;

@@ -4,8 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
+use tokio::sync::Barrier;
 
 use crate::generated_text;
 
@@ -135,6 +137,45 @@ impl Server {
     pub async fn give_up(&self, path: &str, request: &Value, patience: Duration) {
         let answer = async { self.post_to(path, request).await.text().await };
         let _ = tokio::time::timeout(patience, answer).await;
+    }
+
+    /// The tokens of a stream of `/v1/completions` that goes on for `num_tokens`: `begun` is told of the first, and the number
+    /// that arrived is returned, with whether the stream came to its end.
+    pub async fn complete(&self, seed: u32, num_tokens: usize, begun: &Barrier) -> (usize, bool) {
+        let request = json!({
+            "model": "fry", "prompt": [100 + seed, 101, 102], "max_tokens": num_tokens, "temperature": 0, "ignore_eos": true,
+            "stream": true, "stream_options": {"include_usage": true, "continuous_usage_stats": true},
+        });
+        let mut body = self.post_to("v1/completions", &request).await.bytes_stream();
+        let mut text = String::new();
+        while let Some(Ok(bytes)) = body.next().await {
+            if text.is_empty() {
+                begun.wait().await;
+            }
+            text += std::str::from_utf8(&bytes).unwrap();
+        }
+        let events = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        let usages = events
+            .filter_map(|event| serde_json::from_str::<Value>(event).ok()?["usage"]["completion_tokens"].as_u64());
+        (usages.last().unwrap_or(0) as usize, text.ends_with("data: [DONE]\n\n"))
+    }
+
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: i32) {
+        // Safety: the process is ours and not waited for yet, so its number is its own.
+        assert_eq!(unsafe { libc::kill(self.process.id() as i32, signal) }, 0);
+    }
+
+    /// The exit code of the process, once it has ended by itself.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "the process did not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// GET of a path, as text.
