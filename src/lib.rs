@@ -57,4 +57,5 @@ pub mod model;
 pub mod progress;
 pub mod settings;
 pub mod start;
+pub mod startup;
 pub mod telemetry;

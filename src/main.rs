@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use sardine::engine::Sampling;
 use sardine::generation::{ChatRequest, Conversation, Ending, Input, Length, MaxLength, Service, Stop};
+use sardine::http::WaitingRoom;
 use sardine::media::Source;
 use sardine::settings::{BenchSettings, Cli, Command, GenerateSettings, PlanSettings, ServeSettings};
+use sardine::startup::Startup;
 use sardine::{bench, http, start, telemetry};
 use serde_json::json;
 
@@ -37,11 +39,15 @@ fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> 
 
 async fn serve(settings: ServeSettings) -> Result<(), String> {
     telemetry::start(&settings.log, settings.log_format)?;
-    let started = start::start(&settings.model).await?;
+    // The socket opens first: a download may take minutes, and whoever asks meanwhile is told how far it is.
+    let (listener, startup) = (http::listen(&settings.host, settings.port)?, Startup::new());
+    let waiting_room = WaitingRoom::open(&listener, startup.clone())?;
+    let started = start::start_telling(&settings.model, startup).await?;
     let http_settings = settings.http(started.model);
     let model = http_settings.model.name.clone();
     let service = started.service.with_request_timeout(settings.request_timeout());
-    let server = http::serve(service, http_settings);
+    waiting_room.close().await;
+    let server = http::serve_on(listener, service, http_settings);
     tokio::pin!(server);
     tokio::select! {
         ended = &mut server => ended,

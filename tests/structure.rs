@@ -20,15 +20,19 @@ const HOMES: &[(&str, &[&str])] = &[
 
 /// Layers and the parts of the crate that they may use; whatever is not listed may use nothing but itself and `error`.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("http", &["generation", "chat", "engine", "media"]),
+    ("http", &["generation", "chat", "engine", "media", "startup"]),
     ("bench", &["generation", "engine", "media", "model"]),
-    ("generation", &["chat", "media", "engine"]),
+    ("generation", &["chat", "media", "engine", "startup"]),
     ("chat", &["engine", "checkpoint"]),
     ("media", &["engine", "checkpoint"]),
     ("model", &["engine", "checkpoint"]),
     ("engine", &[]),
-    ("checkpoint", &["progress"]),
-    ("start", &["settings", "checkpoint", "chat", "media", "engine", "model", "generation", "http", "progress"]),
+    ("checkpoint", &["progress", "startup"]),
+    ("progress", &["startup"]),
+    (
+        "start",
+        &["settings", "checkpoint", "chat", "media", "engine", "model", "generation", "http", "progress", "startup"],
+    ),
     ("settings", &["bench", "checkpoint", "model", "chat", "media", "engine", "http", "telemetry"]),
 ];
 

@@ -70,10 +70,12 @@ impl<'a> Worker<'a> {
         loop {
             if self.running.is_empty() && self.shared.queue.is_empty() {
                 self.rest();
+                self.shared.status.set_idle();
                 if !self.shared.queue.wait() {
                     return;
                 }
             }
+            self.shared.status.beat();
             self.end_cancelled();
             self.end_late();
             self.admit();

@@ -17,6 +17,7 @@ use crate::engine::{
 };
 use crate::error::{Error, Unavailable};
 use crate::media::{Media, Source};
+use crate::startup::Startup;
 
 pub use answer::{Answer, Delta, Finish, PromptToken, Token, Usage};
 pub use request::{ChatRequest, Conversation, Ending, Input, Length, MaxLength, Stop};
@@ -34,17 +35,28 @@ pub struct Service {
     engine: Engine,
     /// How long a whole answer may take; `None`: as long as it takes.
     request_timeout: Option<Duration>,
+    startup: Startup,
 }
 
 impl Service {
     pub fn new(chat: Chat, media: Media, engine: Engine) -> Service {
-        Service { chat: Arc::new(chat), media: Arc::new(media), engine, request_timeout: None }
+        Service { chat: Arc::new(chat), media: Arc::new(media), engine, request_timeout: None, startup: Startup::new() }
     }
 
     /// The same service, which fails a whole answer that takes longer, counted from its arrival. A stream shows that it gets
     /// on, and ends as its client likes.
     pub fn with_request_timeout(self, request_timeout: Option<Duration>) -> Service {
         Service { request_timeout, ..self }
+    }
+
+    /// The same service, of a process whose start is told on `startup`.
+    pub fn with_startup(self, startup: Startup) -> Service {
+        Service { startup, ..self }
+    }
+
+    /// How far the process is on its way to serving, where it is not there.
+    pub fn startup(&self) -> &Startup {
+        &self.startup
     }
 
     /// Begins one answer. Dropping it cancels it.

@@ -23,10 +23,12 @@ mod sse;
 mod status_hold;
 mod tgi;
 mod toolkit;
+mod waiting;
 
 use std::time::Duration;
 
-pub use server::{Server, serve};
+pub use server::{Server, listen, serve, serve_on};
+pub use waiting::WaitingRoom;
 
 /// How the server listens and what it lets in.
 #[derive(Debug, Clone)]
@@ -51,6 +53,8 @@ pub struct HttpSettings {
     pub vertex: Option<VertexRoutes>,
     /// A stream's status is sent once its request has left the queue, or after this.
     pub status_hold: Duration,
+    /// How long the engine may be at one step before it counts as hung.
+    pub stall_limit: Duration,
     /// How long requests in flight may still take once the process was told to end.
     pub shutdown_grace: Duration,
 }

@@ -8,7 +8,7 @@ use super::{HttpSettings, docs, error, metrics, openai, probes, tgi, toolkit};
 use crate::error::Error;
 
 /// Every path, with what answers its GET and HEAD, and what answers its POST.
-const TABLE: [(&str, Option<Get>, Option<Post>); 21] = [
+const TABLE: [(&str, Option<Get>, Option<Post>); 24] = [
     ("/", Some(Get::Ready), Some(Post::Predict)),
     ("/predict", None, Some(Post::Predict)),
     ("/invocations", None, Some(Post::Predict)), // SageMaker's, as is /ping
@@ -24,6 +24,9 @@ const TABLE: [(&str, Option<Get>, Option<Post>); 21] = [
     ("/v1/models/{id:.+}", Some(Get::Model), None),
     ("/health", Some(Get::Ready), None),
     ("/ping", Some(Get::Ready), None),
+    ("/readyz", Some(Get::Ready), None), // Kubernetes' three
+    ("/startupz", Some(Get::Started), None),
+    ("/livez", Some(Get::Live), None),
     ("/health/live", Some(Get::Live), None),
     ("/metrics", Some(Get::Metrics), None),
     ("/openapi.json", Some(Get::OpenApi), None),
@@ -35,6 +38,7 @@ const TABLE: [(&str, Option<Get>, Option<Post>); 21] = [
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Get {
     Ready,
+    Started,
     Live,
     Metrics,
     Info,
@@ -91,7 +95,7 @@ pub(super) async fn not_found(request: HttpRequest, settings: web::Data<HttpSett
 }
 
 /// Whether errors at `path` are read by OpenAI's clients, wherever a proxy or a client puts its `/v1`.
-fn is_openais(path: &str) -> bool {
+pub(super) fn is_openais(path: &str) -> bool {
     path.split('/').any(|segment| segment == "v1")
 }
 
@@ -141,6 +145,7 @@ impl Entry {
         for route in [web::get(), web::head()] {
             resource = match self.get {
                 Some(Get::Ready) => resource.route(route.to(probes::ready)),
+                Some(Get::Started) => resource.route(route.to(probes::started)),
                 Some(Get::Live) => resource.route(route.to(probes::live)),
                 Some(Get::Metrics) => resource.route(route.to(metrics::metrics)),
                 Some(Get::Info) => resource.route(route.to(tgi::info)),

@@ -39,7 +39,11 @@ pub struct Server {
 impl Server {
     /// Opens the socket. The model may still be loading: requests are answered 503 until it is ready.
     pub fn bind(service: Service, settings: HttpSettings) -> Result<Server, String> {
-        let listener = listen(&settings.host, settings.port)?;
+        Server::on(listen(&settings.host, settings.port)?, service, settings)
+    }
+
+    /// Like [`Server::bind`], on a socket that is open already.
+    pub fn on(listener: TcpListener, service: Service, settings: HttpSettings) -> Result<Server, String> {
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         let in_flight = InFlight::default();
         let data = (web::Data::new(service.clone()), web::Data::new(in_flight.clone()));
@@ -97,8 +101,13 @@ impl Server {
 
 /// Serves until the process is told to end (SIGTERM, SIGINT).
 pub async fn serve(service: Service, settings: HttpSettings) -> Result<(), String> {
-    let server = Server::bind(service, settings)?;
-    tracing::info!(address = %server.address(), "listening");
+    let listener = listen(&settings.host, settings.port)?;
+    serve_on(listener, service, settings).await
+}
+
+/// [`serve`], on a socket that is open already.
+pub async fn serve_on(listener: TcpListener, service: Service, settings: HttpSettings) -> Result<(), String> {
+    let server = Server::on(listener, service, settings)?;
     let name = |error: io::Error| format!("signals: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(name)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(name)?;
@@ -117,15 +126,20 @@ pub(super) fn num_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS))
 }
 
-fn listen(host: &str, port: u16) -> Result<TcpListener, String> {
-    match TcpListener::bind((host, port)) {
+/// Opens the socket. Errors are one line for the person who deploys.
+pub fn listen(host: &str, port: u16) -> Result<TcpListener, String> {
+    let listener = match TcpListener::bind((host, port)) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && port == 80 => {
             tracing::warn!("port 80 is not permitted to this user ({error}); listening on {FALLBACK_PORT} instead");
             TcpListener::bind((host, FALLBACK_PORT))
         }
         bound => bound,
     }
-    .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))
+    .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "listening");
+    }
+    Ok(listener)
 }
 
 /// Waits until every request is answered, at most for `grace`. Whether that was so.

@@ -9,6 +9,13 @@ use super::model::ModelSettings;
 use crate::http::{HttpSettings, ServedModel, VertexRoutes};
 use crate::telemetry::LogFormat;
 
+/// The longest step on two slow cores is one that reads the largest picture, about 50 minutes: half the time is attention
+/// among 65,536 patches. Killing what works is worse than finding late what hangs.
+const CPU_STALL_LIMIT_S: u64 = 3600;
+
+/// No step takes a GPU a minute.
+const GPU_STALL_LIMIT_S: u64 = 300;
+
 #[derive(Debug, Clone, Args)]
 pub struct ServeSettings {
     #[command(flatten)]
@@ -53,6 +60,10 @@ pub struct HttpFlags {
     /// A prefix that a proxy leaves on every path.
     #[arg(long, env = "SARDINE_BASE_PATH", value_name = "PATH")]
     pub base_path: Option<String>,
+    /// How long the engine may be at one step before /livez says that it hangs and the process should be started anew. A step
+    /// that reads a very large picture takes the better part of an hour on a slow CPU. Default: an hour, and 5 minutes on a GPU.
+    #[arg(long, env = "SARDINE_STALL_LIMIT_S", value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub stall_limit_s: Option<u64>,
     /// How long requests in flight may still take after SIGTERM.
     #[arg(long, env = "SARDINE_SHUTDOWN_GRACE_S", default_value_t = 30, value_name = "S")]
     pub shutdown_grace_s: u64,
@@ -76,6 +87,7 @@ impl ServeSettings {
     pub fn http(&self, mut model: ServedModel) -> HttpSettings {
         model.name = self.served_model_name.clone().unwrap_or(model.name);
         let http = &self.http;
+        let stall_limit_s = if model.device == "cpu" { CPU_STALL_LIMIT_S } else { GPU_STALL_LIMIT_S };
         let is_vertex = http.aip_mode.as_deref() == Some("PREDICTION");
         HttpSettings {
             model,
@@ -91,6 +103,7 @@ impl ServeSettings {
                 health: http.aip_health_route.clone(),
                 predict: http.aip_predict_route.clone(),
             }),
+            stall_limit: Duration::from_secs(http.stall_limit_s.unwrap_or(stall_limit_s)),
             shutdown_grace: Duration::from_secs(http.shutdown_grace_s),
             status_hold: Duration::from_millis(http.status_hold_ms),
         }

@@ -12,6 +12,7 @@ use sardine::engine::{Engine, EngineLimits};
 use sardine::generation::Service;
 use sardine::http::{HttpSettings, ServedModel, Server};
 use sardine::media::{Media, MediaLimits};
+use sardine::startup::Startup;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -24,6 +25,8 @@ pub struct Bench {
     pub address: std::net::SocketAddr,
     pub script: Arc<Script>,
     pub service: Service,
+    /// Where the start is told.
+    pub startup: Startup,
     pub chat: Chat,
     pub client: reqwest::Client,
     shutdown: Option<oneshot::Sender<()>>,
@@ -77,6 +80,7 @@ pub fn settings() -> HttpSettings {
         strict_toolkit_status: false,
         base_path: None,
         vertex: None,
+        stall_limit: Duration::from_secs(60),
         shutdown_grace: Duration::from_secs(5),
         status_hold: Duration::from_secs(10),
     }
@@ -143,17 +147,18 @@ impl Bench {
         let answer = [chat().encode(ANSWER).unwrap(), vec![chat().defaults().eos_token_id[0]]].concat();
         let script = Script::new(Mode::Answer(answer));
         let runner = ScriptedRunner(script.clone());
-        let (load, loads) = mpsc::channel();
+        let (startup, (load, loads)) = (Startup::new(), mpsc::channel());
         let (engine, _loaded) = Engine::start(limits, move || match loads.recv() {
             Ok(()) => Ok(Box::new(runner)),
             Err(_) => Err("the test wants no model".to_owned()),
         });
         let media = Media::start(&checkpoint(), media_limits).unwrap();
-        let service = Service::new(chat(), media, engine).with_request_timeout(request_timeout);
+        let service =
+            Service::new(chat(), media, engine).with_request_timeout(request_timeout).with_startup(startup.clone());
         let (address, shutdown, server) = serve(service.clone(), settings);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let (shutdown, server) = (Some(shutdown), Some(server));
-        (Bench { address, script, service, chat: chat(), client, shutdown, server }, load)
+        (Bench { address, script, service, startup, chat: chat(), client, shutdown, server }, load)
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -13,6 +13,7 @@ mod probes;
 mod prompt_tokens;
 mod replies;
 mod script;
+mod starting;
 mod streams;
 mod tgi;
 mod time_limits;
