@@ -39,11 +39,12 @@ fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> 
 
 async fn serve(settings: ServeSettings) -> Result<(), String> {
     telemetry::start(&settings.log, settings.log_format)?;
+    let api_keys = settings.api_keys()?;
     // The socket opens first: a download may take minutes, and whoever asks meanwhile is told how far it is.
     let (listener, startup) = (http::listen(&settings.host, settings.port)?, Startup::new());
     let waiting_room = WaitingRoom::open(&listener, startup.clone())?;
     let started = start::start_telling(&settings.model, startup).await?;
-    let http_settings = settings.http(started.model);
+    let http_settings = settings.http(started.model, api_keys);
     let model = http_settings.model.name.clone();
     let service = started.service.with_request_timeout(settings.request_timeout());
     waiting_room.close().await;

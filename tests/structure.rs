@@ -13,16 +13,18 @@ const HOMES: &[(&str, &[&str])] = &[
     ("image", &["media/"]),
     ("safetensors", &["model/"]),
     ("memmap2", &["checkpoint/"]),
-    ("clap", &["settings/", "telemetry.rs"]),
+    ("clap", &["settings/", "telemetry/"]),
+    ("metrics_exporter_prometheus", &["telemetry/"]),
+    ("actix_cors", &["http/"]),
     ("libloading", &["model/"]),
     ("rayon", &["model/"]),
 ];
 
 /// Layers and the parts of the crate that they may use; whatever is not listed may use nothing but itself and `error`.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("http", &["generation", "chat", "engine", "media", "startup"]),
+    ("http", &["generation", "chat", "engine", "media", "startup", "telemetry"]),
     ("bench", &["generation", "engine", "media", "model"]),
-    ("generation", &["chat", "media", "engine", "startup"]),
+    ("generation", &["chat", "media", "engine", "startup", "telemetry"]),
     ("chat", &["engine", "checkpoint"]),
     ("media", &["engine", "checkpoint"]),
     ("model", &["engine", "checkpoint"]),

@@ -10,7 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::docs::Document;
 use super::in_flight::{self, InFlight};
-use super::{HttpSettings, reply, routes};
+use super::routes::Routes;
+use super::{HttpSettings, auth, cors, reply, routes};
 use crate::generation::Service;
 
 /// Threads that read and write HTTP. The work is done elsewhere.
@@ -49,6 +50,7 @@ impl Server {
         let data = (web::Data::new(service.clone()), web::Data::new(in_flight.clone()));
         let shutdown_grace = settings.shutdown_grace;
         let document = web::Data::new(Document::new(&settings));
+        let routes = web::Data::new(Routes::new(&settings));
         let settings = web::Data::new(settings);
         let app = move || {
             App::new()
@@ -56,9 +58,12 @@ impl Server {
                 .app_data(data.1.clone())
                 .app_data(settings.clone())
                 .app_data(document.clone())
+                .app_data(routes.clone())
                 .configure(|config| routes::configure(config, &settings))
                 .default_service(web::to(routes::not_found))
                 .wrap(from_fn(in_flight::count))
+                .wrap(from_fn(auth::guard))
+                .wrap(cors::cors(&settings.cors_origins))
                 .wrap(from_fn(reply::finish))
                 .wrap(NormalizePath::trim())
         };

@@ -10,7 +10,7 @@ use sardine::chat::{Chat, SpecialText};
 use sardine::checkpoint::Checkpoint;
 use sardine::engine::{Engine, EngineLimits};
 use sardine::generation::Service;
-use sardine::http::{HttpSettings, ServedModel, Server};
+use sardine::http::{ApiKeys, HttpSettings, ServedModel, Server};
 use sardine::media::{Media, MediaLimits};
 use sardine::startup::Startup;
 use serde_json::{Value, json};
@@ -75,7 +75,8 @@ pub fn settings() -> HttpSettings {
         port: 0,
         max_body_bytes: 1 << 20,
         max_client_batch_size: 4,
-        api_key: None,
+        api_keys: ApiKeys::default(),
+        cors_origins: Vec::new(),
         default_image_prompt: "What is shown?".to_owned(),
         strict_toolkit_status: false,
         base_path: None,
@@ -84,6 +85,11 @@ pub fn settings() -> HttpSettings {
         shutdown_grace: Duration::from_secs(5),
         status_hold: Duration::from_secs(10),
     }
+}
+
+/// API keys that may have any number of requests at once.
+pub fn api_keys(keys: &[&str]) -> ApiKeys {
+    ApiKeys::new(&keys.iter().map(|key| key.to_string()).collect::<Vec<_>>(), None)
 }
 
 pub fn limits() -> EngineLimits {
