@@ -10,6 +10,7 @@ use sardine::http::WaitingRoom;
 use sardine::media::Source;
 use sardine::settings::{BenchSettings, Cli, Command, GenerateSettings, PlanSettings, ServeSettings};
 use sardine::startup::Startup;
+use sardine::telemetry::Traces;
 use sardine::{bench, http, start, telemetry};
 use serde_json::json;
 
@@ -39,6 +40,14 @@ fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> 
 
 async fn serve(settings: ServeSettings) -> Result<(), String> {
     telemetry::start(&settings.log, settings.log_format)?;
+    let traces = Traces::start(settings.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()))?;
+    let ended = serve_model(&settings).await;
+    // Off the async threads: the exporter blocks.
+    let _ = tokio::task::spawn_blocking(|| traces.finish()).await;
+    ended
+}
+
+async fn serve_model(settings: &ServeSettings) -> Result<(), String> {
     let api_keys = settings.api_keys()?;
     // The socket opens first: a download may take minutes, and whoever asks meanwhile is told how far it is.
     let (listener, startup) = (http::listen(&settings.host, settings.port)?, Startup::new());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Finish, Usage};
 use crate::error::Error;
-use crate::telemetry::{AnswerEnd, Metrics};
+use crate::telemetry::{AnswerEnd, Metrics, Stage};
 
 /// What the answers to one request cost together, for whoever reports of it when it is over. All copies are the same ledger.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +26,8 @@ pub struct Costs {
     pub finish: Option<Finish>,
     /// Why an answer did not end well.
     pub failure: Option<Error>,
+    /// When each answer did what.
+    pub stages: Vec<Stage>,
 }
 
 impl Ledger {
@@ -34,8 +36,13 @@ impl Ledger {
         self.write(|costs| costs.clone())
     }
 
-    pub(super) fn add_media(&self, took: Duration) {
-        self.write(|costs| costs.media_time = costs.media_time.max(Some(took)));
+    /// Pictures were fetched and prepared, from `began` until now.
+    pub(super) fn add_media(&self, began: Instant) {
+        let ended = Instant::now();
+        self.write(|costs| {
+            costs.media_time = costs.media_time.max(Some(ended - began));
+            costs.stages.push(Stage { name: "media", began, ended });
+        });
     }
 
     /// No code panics while it holds the lock.
@@ -124,6 +131,17 @@ impl Account {
         self.usage
     }
 
+    /// What it did when, as far as it came.
+    fn stages(&self) -> impl Iterator<Item = Stage> {
+        let stage = |name, began: Option<Instant>, ended: Option<Instant>| {
+            began.map(|began| Stage { name, began, ended: ended.unwrap_or_else(Instant::now) })
+        };
+        let queue = stage("queue", Some(self.submitted), self.started);
+        let prefill = stage("prefill", self.started, self.first_token);
+        let decode = stage("decode", self.first_token, self.last_token);
+        [queue, prefill, decode].into_iter().flatten()
+    }
+
     /// Between two tokens, on the mean.
     fn per_token(&self) -> Option<Duration> {
         let gaps = u32::try_from(self.usage.generated_tokens).ok()?.checked_sub(1).filter(|gaps| *gaps > 0)?;
@@ -134,13 +152,15 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         let first_token = self.first_token.map(|at| at.saturating_duration_since(self.arrived));
+        let failure = self.failure.take();
         self.ledger.write(|costs| {
             costs.prompt_tokens += self.usage.prompt_tokens;
             costs.generated_tokens += self.usage.generated_tokens;
             costs.queue_time = costs.queue_time.max(self.started.map(|_| self.usage.queue_time));
             costs.first_token = costs.first_token.max(first_token);
             costs.finish = self.finish.or(costs.finish);
-            costs.failure = self.failure.take().or(costs.failure.take());
+            costs.stages.extend(self.stages());
+            costs.failure = failure.or(costs.failure.take());
         });
         if self.started.is_some() {
             self.metrics.count_answer(&AnswerEnd {

@@ -134,7 +134,7 @@ impl Service {
             Error::Overloaded { why, .. } => self.engine.overloaded(why),
             other => other,
         })?;
-        self.count_media(&pictures, begun.elapsed());
+        self.count_media(&pictures, begun);
         let share = pictures.share();
         let chat = self.chat.clone();
         let prompt = blocking(move || match &input {
@@ -151,11 +151,11 @@ impl Service {
         Ok((prompt.await?, share))
     }
 
-    fn count_media(&self, pictures: &Pictures, took: Duration) {
+    fn count_media(&self, pictures: &Pictures, begun: Instant) {
         if pictures.is_empty() {
             return;
         }
-        self.ledger.add_media(took);
+        self.ledger.add_media(begun);
         for (stage, took) in pictures.stages() {
             self.metrics.count_media(stage, took);
         }

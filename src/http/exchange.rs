@@ -12,7 +12,7 @@ use super::auth::Permit;
 use super::error::{self, ErrorType};
 use super::routes::Purpose;
 use crate::generation::{Costs, Finish, Ledger};
-use crate::telemetry::{Metrics, RequestEnd, RequestKind};
+use crate::telemetry::{Metrics, RequestEnd, RequestKind, RequestTrace, trace_request};
 
 /// nginx's status of a request whose client left before there was one.
 const CLIENT_LEFT: u16 = 499;
@@ -25,6 +25,8 @@ const CANCELLED: &str = "cancelled";
 pub(super) struct Exchange {
     pub(super) began: Instant,
     pub(super) request_id: String,
+    /// The trace that the client made it a part of.
+    pub(super) traceparent: Option<String>,
     pub(super) method: Method,
     /// The pattern of the route.
     pub(super) route: String,
@@ -58,6 +60,25 @@ impl Exchange {
             kind: if self.purpose == Purpose::Generation { RequestKind::Generation } else { RequestKind::Other },
         });
         self.log(status, error_type, took, &costs);
+        if !self.is_routine() {
+            trace_request(&RequestTrace {
+                method: self.method.as_str(),
+                route: &self.route,
+                request_id: &self.request_id,
+                traceparent: self.traceparent.as_deref(),
+                status,
+                error_type,
+                prompt_tokens: costs.prompt_tokens,
+                generated_tokens: costs.generated_tokens,
+                began: self.began,
+                stages: &costs.stages,
+            });
+        }
+    }
+
+    /// Probes and scrapes, which come every second.
+    fn is_routine(&self) -> bool {
+        matches!(self.purpose, Purpose::Probe | Purpose::Metrics)
     }
 
     /// Its status and the word for what went wrong, empty where nothing did. A stream may fail after its status was sent.
@@ -74,7 +95,7 @@ impl Exchange {
         }
     }
 
-    /// One line, of what it cost and never of what it said. Probes and scrapes, which come every second, are for debugging only.
+    /// One line, of what it cost and never of what it said. What comes every second is for debugging only.
     fn log(&self, status: u16, error_type: &str, took: Duration, costs: &Costs) {
         let Exchange { method, route, request_id, .. } = self;
         let error_type = Some(error_type).filter(|word| !word.is_empty());
@@ -92,9 +113,10 @@ impl Exchange {
                 )
             };
         }
-        match self.purpose {
-            Purpose::Probe | Purpose::Metrics => line!(debug),
-            Purpose::Generation | Purpose::Docs | Purpose::Other => line!(info),
+        if self.is_routine() {
+            line!(debug);
+        } else {
+            line!(info);
         }
     }
 }

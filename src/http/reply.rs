@@ -20,6 +20,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Sent by huggingface_hub.
 const TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 
+/// W3C's: the client's trace, and its span in it.
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// Longest id that is taken from a client.
 const MAX_ID_LEN: usize = 200;
 
@@ -63,6 +66,7 @@ fn begin(request: &ServiceRequest, service: &Service, routes: &Routes) -> Exchan
     Exchange {
         began: Instant::now(),
         request_id: request_id(request.headers()),
+        traceparent: text(request.headers(), &TRACE_PARENT),
         method: request.method().clone(),
         route: route.map_or_else(|| NO_ROUTE.to_owned(), |route| route.label.clone()),
         purpose: route.map_or(Purpose::Other, |route| route.purpose(request.method())),
@@ -83,8 +87,13 @@ pub(super) fn accounted(service: &Service, request: &HttpRequest) -> Service {
 
 /// The client's id of the request, or a new one.
 fn request_id(headers: &HeaderMap) -> String {
-    let given = [REQUEST_ID, TRACE_ID].into_iter().filter_map(|name| headers.get(name)?.to_str().ok());
-    given.filter(|id| is_usable(id)).map(str::to_owned).next().unwrap_or_else(|| uuid::Uuid::new_v4().to_string())
+    let given = text(headers, &REQUEST_ID).or_else(|| text(headers, &TRACE_ID));
+    given.unwrap_or_else(|| uuid::Uuid::new_v4().to_string())
+}
+
+/// A header that can be told on.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name)?.to_str().ok().filter(|text| is_usable(text)).map(str::to_owned)
 }
 
 /// It goes into log lines: no blanks, nothing invisible, and not without end.

@@ -36,6 +36,9 @@ pub struct ServeSettings {
     /// How log lines are written.
     #[arg(long, env = "SARDINE_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+    /// A collector of OpenTelemetry traces, OTLP over HTTP, such as http://localhost:4318; only in builds with the feature `otel`.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// What is logged: error, warn, info, debug, or a tracing filter.
     #[arg(long, env = "SARDINE_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,

@@ -129,7 +129,7 @@ impl Metrics {
                 }
             }
         });
-        if self.0.num_requests.fetch_add(1, Ordering::Relaxed) % REQUESTS_PER_UPKEEP == 0 {
+        if self.0.num_requests.fetch_add(1, Ordering::Relaxed).is_multiple_of(REQUESTS_PER_UPKEEP) {
             self.0.recorder.handle().run_upkeep();
         }
     }

@@ -20,3 +20,5 @@ mod starting;
 mod streams;
 mod tgi;
 mod time_limits;
+#[cfg(feature = "otel")]
+mod traces;
