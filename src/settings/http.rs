@@ -104,7 +104,10 @@ impl ServeSettings {
         let http = &self.http;
         let mut keys: Vec<String> = http.api_key.iter().map(|key| key.trim().to_owned()).collect();
         keys.retain(|key| !key.is_empty());
-        if let Some(file) = &http.api_key_file {
+        if keys.is_empty() && http.api_key.iter().any(|key| !key.is_empty()) {
+            return Err("--api-key: no key stands in it, only blanks".to_owned());
+        }
+        if let Some(file) = http.api_key_file.as_ref().filter(|file| !file.as_os_str().is_empty()) {
             let name = |problem: &dyn fmt::Display| format!("--api-key-file {}: {problem}", file.display());
             let text = fs::read_to_string(file).map_err(|error| name(&error))?;
             let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -133,7 +136,7 @@ impl ServeSettings {
             max_body_bytes: http.max_body_bytes,
             max_client_batch_size: http.max_client_batch_size,
             api_keys,
-            cors_origins: http.cors_allow_origin.clone(),
+            cors_origins: http.cors_allow_origin.iter().filter(|origin| !origin.is_empty()).cloned().collect(),
             default_image_prompt: http.default_image_prompt.clone(),
             strict_toolkit_status: http.strict_toolkit_status,
             base_path: http.base_path.clone(),
@@ -152,11 +155,11 @@ impl ServeSettings {
     }
 }
 
-/// An origin as browsers write it, or `*`.
+/// An origin as browsers write it, or `*`; nothing where a variable is set and empty.
 fn origin(text: &str) -> Result<String, String> {
     let is_origin =
         url::Url::parse(text).is_ok_and(|url| url.origin().is_tuple() && url.origin().ascii_serialization() == text);
-    if text == "*" || is_origin {
+    if text.is_empty() || text == "*" || is_origin {
         Ok(text.to_owned())
     } else {
         Err("expected * or an origin such as https://example.com".to_owned())

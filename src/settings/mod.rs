@@ -165,6 +165,7 @@ mod tests {
         let path = file.path().to_str().unwrap();
         assert!(serve(&[], &["--api-key-file", path]).unwrap().api_keys().unwrap_err().contains(path));
         assert!(serve(&[], &["--api-key-file", "/no/such/file"]).unwrap().api_keys().is_err());
+        assert!(serve(&[("API_KEY", " ")], &[]).unwrap().api_keys().is_err());
         let limited = serve(&[], &["--max-concurrent-per-key", "2"]).unwrap();
         assert!(limited.api_keys().unwrap_err().contains("there are no keys"));
     }
@@ -174,6 +175,7 @@ mod tests {
         let origins = |text| serve(&[], &["--cors-allow-origin", text]).map(|settings| settings.http.cors_allow_origin);
         assert_eq!(origins("https://a.example,http://localhost:3000").unwrap().len(), 2);
         assert_eq!(origins("*").unwrap(), ["*"]);
+        assert!(origins("").is_ok(), "a variable that is set and empty is no setting");
         for wrong in ["a.example", "https://a.example/", "https://a.example/page", "file:///x", "https://a.example:443"]
         {
             assert!(origins(wrong).is_err(), "{wrong}");
