@@ -33,7 +33,7 @@ pub enum Error {
     #[error("{0}")]
     Unauthorized(String),
     /// Too many want to be served; trying again after `retry_after` is sensible.
-    #[error("the server is overloaded: {}; try again in {} s", .why.message(), retry_after.as_secs())]
+    #[error("{}; try again in {} s", .why.message(), retry_after.as_secs())]
     Overloaded { why: Overload, retry_after: Duration },
     /// The server cannot answer anybody now.
     #[error("{}", .0.message())]
@@ -63,11 +63,20 @@ pub enum Overload {
     },
     /// Its client's deadline passed while it waited.
     DeadlinePassed,
+    /// Its client's API key has as many requests as it may.
+    KeyFull {
+        limit: usize,
+    },
 }
 
 impl Overload {
     fn message(self) -> String {
-        match self {
+        let why = match self {
+            Overload::KeyFull { limit } => {
+                return format!(
+                    "this API key has {limit} requests in work, as many as it may (--max-concurrent-per-key)"
+                );
+            }
             Overload::QueueFull { places } => format!("all {places} places of its queue are taken"),
             Overload::PicturesFull { bytes } => format!(
                 "the pictures of the requests before it take nearly all of the {} MiB for them (--picture-memory)",
@@ -79,7 +88,8 @@ impl Overload {
                 left.as_secs_f64()
             ),
             Overload::DeadlinePassed => "the request's turn did not come before its client's deadline".to_owned(),
-        }
+        };
+        format!("the server is overloaded: {why}")
     }
 }
 

@@ -23,7 +23,7 @@
 //! # Who may use whom
 //!
 //! `http -> generation -> chat, media, engine`; `model` implements `engine::ModelRunner`, and `start` plugs it in. `checkpoint` (files) and
-//! `error` lie below all of them; `settings` knows every part's own settings and nobody knows `settings`, but `start` and `main`.
+//! `error` lie below all of them; `settings` knows every part's own settings and nobody knows `settings`, but `start` and `main`. `startup` is the board that tells the probes how far the start is, `telemetry` the logs and the metrics.
 //! Each package has one home: actix-web in `http`, tch in `model`, reqwest in `media`, `checkpoint` and `bench` (which measures the engine, or
 //! any server from outside), tokenizers and minijinja in `chat`, image in `media`. `http::hf` is what the toolkit's and TGI's contracts share. Everything that knows Qwen3.5's text conventions is in `chat`; everything that knows its tensors is in `model`.
 //!
@@ -57,4 +57,5 @@ pub mod model;
 pub mod progress;
 pub mod settings;
 pub mod start;
+pub mod startup;
 pub mod telemetry;

@@ -6,8 +6,11 @@ use std::time::Instant;
 
 use sardine::engine::Sampling;
 use sardine::generation::{ChatRequest, Conversation, Ending, Input, Length, MaxLength, Service, Stop};
+use sardine::http::{Signals, WaitingRoom};
 use sardine::media::Source;
 use sardine::settings::{BenchSettings, Cli, Command, GenerateSettings, PlanSettings, ServeSettings};
+use sardine::startup::Startup;
+use sardine::telemetry::Traces;
 use sardine::{bench, http, start, telemetry};
 use serde_json::json;
 
@@ -37,11 +40,28 @@ fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> 
 
 async fn serve(settings: ServeSettings) -> Result<(), String> {
     telemetry::start(&settings.log, settings.log_format)?;
-    let started = start::start(&settings.model).await?;
-    let http_settings = settings.http(started.model);
+    let traces = Traces::start(settings.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()))?;
+    let ended = serve_model(&settings).await;
+    // Off the async threads: the exporter blocks.
+    let _ = tokio::task::spawn_blocking(|| traces.finish()).await;
+    ended
+}
+
+async fn serve_model(settings: &ServeSettings) -> Result<(), String> {
+    let api_keys = settings.api_keys()?;
+    // The socket opens first: a download may take minutes, and whoever asks meanwhile is told how far it is.
+    let (listener, startup) = (http::listen(&settings.host, settings.port)?, Startup::new());
+    let waiting_room = WaitingRoom::open(&listener, startup.clone())?;
+    let mut signals = Signals::new()?; // a container's first process would not be ended by them
+    let started = tokio::select! {
+        started = start::start_telling(&settings.model, startup) => started?,
+        () = signals.next() => return Ok(()),
+    };
+    let http_settings = settings.http(started.model, api_keys);
     let model = http_settings.model.name.clone();
     let service = started.service.with_request_timeout(settings.request_timeout());
-    let server = http::serve(service, http_settings);
+    waiting_room.close().await;
+    let server = http::serve_on(listener, signals, service, http_settings);
     tokio::pin!(server);
     tokio::select! {
         ended = &mut server => ended,

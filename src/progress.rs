@@ -1,9 +1,11 @@
-//! Shows how far a long piece of work is: a bar on a terminal, log lines otherwise.
+//! Shows how far a long piece of work is: a bar on a terminal, log lines otherwise, and the probes either way.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::startup::{Phase, Startup};
 
 /// Less than this many bytes are done before anybody reads about it.
 const WORTH_A_LINE: u64 = 256 << 20;
@@ -14,22 +16,26 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     /// Tenths that were logged.
     logged: AtomicU64,
+    /// Where else it is told.
+    startup: Startup,
 }
 
 impl Progress {
-    /// Begins to show the work `what` ("loading weights").
-    pub fn new(what: impl Into<String>) -> Progress {
+    /// Begins to show the work `what` ("loading weights"), a phase of the start that `startup` tells of as well.
+    pub fn new(what: impl Into<String>, startup: &Startup, phase: Phase) -> Progress {
         let what = what.into();
+        startup.enter(phase);
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}")
                 .expect("the template is one of ours");
             ProgressBar::new(0).with_style(style).with_message(what.clone())
         });
-        Progress { what, bar, logged: AtomicU64::new(0) }
+        Progress { what, bar, logged: AtomicU64::new(0), startup: startup.clone() }
     }
 
     /// `done` bytes of `total` are finished.
     pub fn set(&self, done: u64, total: u64) {
+        self.startup.count(done, total);
         match &self.bar {
             Some(bar) => {
                 bar.set_length(total);

@@ -13,22 +13,31 @@ const HOMES: &[(&str, &[&str])] = &[
     ("image", &["media/"]),
     ("safetensors", &["model/"]),
     ("memmap2", &["checkpoint/"]),
-    ("clap", &["settings/", "telemetry.rs"]),
+    ("clap", &["settings/", "telemetry/"]),
+    ("metrics_exporter_prometheus", &["telemetry/"]),
+    ("opentelemetry", &["telemetry/"]),
+    ("opentelemetry_otlp", &["telemetry/"]),
+    ("opentelemetry_sdk", &["telemetry/"]),
+    ("actix_cors", &["http/"]),
     ("libloading", &["model/"]),
     ("rayon", &["model/"]),
 ];
 
 /// Layers and the parts of the crate that they may use; whatever is not listed may use nothing but itself and `error`.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("http", &["generation", "chat", "engine", "media"]),
+    ("http", &["generation", "chat", "engine", "media", "startup", "telemetry"]),
     ("bench", &["generation", "engine", "media", "model"]),
-    ("generation", &["chat", "media", "engine"]),
+    ("generation", &["chat", "media", "engine", "startup", "telemetry"]),
     ("chat", &["engine", "checkpoint"]),
     ("media", &["engine", "checkpoint"]),
     ("model", &["engine", "checkpoint"]),
     ("engine", &[]),
-    ("checkpoint", &["progress"]),
-    ("start", &["settings", "checkpoint", "chat", "media", "engine", "model", "generation", "http", "progress"]),
+    ("checkpoint", &["progress", "startup"]),
+    ("progress", &["startup"]),
+    (
+        "start",
+        &["settings", "checkpoint", "chat", "media", "engine", "model", "generation", "http", "progress", "startup"],
+    ),
     ("settings", &["bench", "checkpoint", "model", "chat", "media", "engine", "http", "telemetry"]),
 ];
 

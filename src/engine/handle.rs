@@ -193,6 +193,17 @@ impl Engine {
         }
     }
 
+    /// It has been ready, whatever it is now.
+    pub fn was_ready(&self) -> bool {
+        self.shared.status.was_ready()
+    }
+
+    /// How long the engine's thread has been at one turn of its work: one step, however long the prompt or large the picture
+    /// in it. `None` while it has nothing to do or loads the model.
+    pub fn busy_for(&self) -> Option<Duration> {
+        self.shared.status.busy_for()
+    }
+
     /// Refuses requests from now on; those accepted are finished.
     pub fn drain(&self) {
         self.shared.status.set_health(Health::Unavailable(Unavailable::ShuttingDown));

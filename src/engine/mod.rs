@@ -3,7 +3,7 @@
 //! `handle` is the async side's end and `stream` what it gets, `queue` where requests wait, `worker` the thread that owns the
 //! model, `scheduler` the policy, `sequence` a request on its way, `status` what the thread publishes, `step` the seam to the
 //! model, `plan` what fits in the memory, `picture_room` what of it the pictures of requests may take, `prompt` and `sampling`
-//! what a request is made of.
+//! what a request is made of. `warm_up` is for whoever loads the model.
 
 mod handle;
 mod picture_room;
@@ -18,6 +18,7 @@ mod sequence;
 mod status;
 mod step;
 mod stream;
+mod warm_up;
 mod worker;
 
 pub use handle::{Ended, Engine, EngineLimits, Event, Request};
@@ -28,3 +29,4 @@ pub use sampling::Sampling;
 pub use status::Health;
 pub use step::{Held, ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Sampled, Score, Slot, Step};
 pub use stream::TokenStream;
+pub use warm_up::warm_up;

@@ -1,7 +1,7 @@
 //! What the engine's thread publishes about itself, and what a newcomer has to expect of it.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::error::Unavailable;
 
@@ -22,7 +22,15 @@ pub(super) struct Status {
     mean_slot_ms: AtomicU64,
     num_checks: AtomicU64,
     num_leaks: AtomicU64,
+    was_ready: AtomicBool,
+    /// What the beats are counted from.
+    epoch: Instant,
+    /// When the thread last showed that it gets on, in milliseconds after `epoch`; [`IDLE`] while it has nothing to do.
+    beat_ms: AtomicU64,
 }
+
+/// The thread waits for work (or loads the model, which has no steps).
+const IDLE: u64 = u64::MAX;
 
 impl Status {
     /// Of an engine that loads and will have `num_slots`.
@@ -35,6 +43,9 @@ impl Status {
             mean_slot_ms: AtomicU64::new(0),
             num_checks: AtomicU64::new(0),
             num_leaks: AtomicU64::new(0),
+            was_ready: AtomicBool::new(false),
+            epoch: Instant::now(),
+            beat_ms: AtomicU64::new(IDLE),
         }
     }
 
@@ -49,7 +60,30 @@ impl Status {
     /// Ready, unless the process began to shut down meanwhile.
     pub fn finish_loading(&self) {
         let (loading, ready) = (encode(Health::Unavailable(Unavailable::Loading)), encode(Health::Ready));
-        let _ = self.health.compare_exchange(loading, ready, Ordering::AcqRel, Ordering::Acquire);
+        if self.health.compare_exchange(loading, ready, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.was_ready.store(true, Ordering::Release);
+        }
+    }
+
+    /// It has been ready, whatever it is now.
+    pub fn was_ready(&self) -> bool {
+        self.was_ready.load(Ordering::Acquire)
+    }
+
+    /// The thread begins another turn of its work.
+    pub fn beat(&self) {
+        self.beat_ms.store(self.epoch.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// The thread has nothing to do.
+    pub fn set_idle(&self) {
+        self.beat_ms.store(IDLE, Ordering::Relaxed);
+    }
+
+    /// How long the thread has been at the same turn; `None` while it has nothing to do.
+    pub fn busy_for(&self) -> Option<Duration> {
+        let beat_ms = self.beat_ms.load(Ordering::Relaxed);
+        (beat_ms != IDLE).then(|| self.epoch.elapsed().saturating_sub(Duration::from_millis(beat_ms)))
     }
 
     /// Sequences that run, and the tokens whose keys and values are reserved for them.

@@ -70,10 +70,12 @@ impl<'a> Worker<'a> {
         loop {
             if self.running.is_empty() && self.shared.queue.is_empty() {
                 self.rest();
+                self.shared.status.set_idle();
                 if !self.shared.queue.wait() {
                     return;
                 }
             }
+            self.shared.status.beat();
             self.end_cancelled();
             self.end_late();
             self.admit();
@@ -113,15 +115,17 @@ impl<'a> Worker<'a> {
         self.shared.status.set_slots(num_slots);
     }
 
-    fn start(&mut self, mut sequence: Sequence) {
+    fn start(&mut self, sequence: Sequence) {
         let now = Instant::now();
         if sequence.is_late(now) {
             return sequence.fail(self.shared.overloaded(Overload::DeadlinePassed));
         }
         let slot = self.free_slots.pop().expect("Invariant: no more are admitted than there are free slots");
-        sequence.start(now);
         self.running.push(Running { sequence, slot, since: now });
-        self.publish_running();
+        self.publish_running(); // before its client can ask
+        if let Some(started) = self.running.last_mut() {
+            started.sequence.start(now);
+        }
     }
 
     fn room(&self) -> Room {

@@ -1,5 +1,6 @@
 //! The request path: a conversation in, a stream of deltas out. Every protocol calls this and nothing else.
 
+mod account;
 mod answer;
 mod request;
 mod stop_strings;
@@ -16,8 +17,12 @@ use crate::engine::{
     self, Ended, Engine, EngineLimits, Event, Health, MemoryPlan, Prompt, Sampled, Sampling, TokenStream,
 };
 use crate::error::{Error, Unavailable};
-use crate::media::{Media, Source};
+use crate::media::{Media, Pictures, Source};
+use crate::startup::Startup;
+use crate::telemetry::Metrics;
 
+use account::Account;
+pub use account::{Costs, Ledger};
 pub use answer::{Answer, Delta, Finish, PromptToken, Token, Usage};
 pub use request::{ChatRequest, Conversation, Ending, Input, Length, MaxLength, Stop};
 use stop_strings::StopStrings;
@@ -34,17 +39,49 @@ pub struct Service {
     engine: Engine,
     /// How long a whole answer may take; `None`: as long as it takes.
     request_timeout: Option<Duration>,
+    startup: Startup,
+    metrics: Metrics,
+    /// Where the costs of what is asked through this handle are written.
+    ledger: Ledger,
 }
 
 impl Service {
     pub fn new(chat: Chat, media: Media, engine: Engine) -> Service {
-        Service { chat: Arc::new(chat), media: Arc::new(media), engine, request_timeout: None }
+        Service {
+            chat: Arc::new(chat),
+            media: Arc::new(media),
+            engine,
+            request_timeout: None,
+            startup: Startup::new(),
+            metrics: Metrics::new(),
+            ledger: Ledger::default(),
+        }
     }
 
     /// The same service, which fails a whole answer that takes longer, counted from its arrival. A stream shows that it gets
     /// on, and ends as its client likes.
     pub fn with_request_timeout(self, request_timeout: Option<Duration>) -> Service {
         Service { request_timeout, ..self }
+    }
+
+    /// The same service, of a process whose start is told on `startup`.
+    pub fn with_startup(self, startup: Startup) -> Service {
+        Service { startup, ..self }
+    }
+
+    /// The same service for one request, which writes into `ledger` what it costs.
+    pub fn with_ledger(&self, ledger: Ledger) -> Service {
+        Service { ledger, ..self.clone() }
+    }
+
+    /// Where everything is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// How far the process is on its way to serving, where it is not there.
+    pub fn startup(&self) -> &Startup {
+        &self.startup
     }
 
     /// Begins one answer. Dropping it cancels it.
@@ -92,10 +129,12 @@ impl Service {
         input: Input,
         truncate: Option<usize>,
     ) -> Result<(ChatPrompt, PictureShare), Error> {
+        let begun = Instant::now();
         let pictures = self.media.pictures(media).await.map_err(|error| match error {
             Error::Overloaded { why, .. } => self.engine.overloaded(why),
             other => other,
         })?;
+        self.count_media(&pictures, begun);
         let share = pictures.share();
         let chat = self.chat.clone();
         let prompt = blocking(move || match &input {
@@ -112,6 +151,16 @@ impl Service {
         Ok((prompt.await?, share))
     }
 
+    fn count_media(&self, pictures: &Pictures, begun: Instant) {
+        if pictures.is_empty() {
+            return;
+        }
+        self.ledger.add_media(begun);
+        for (stage, took) in pictures.stages() {
+            self.metrics.count_media(stage, took);
+        }
+    }
+
     fn submit(&self, answer: &Submission, sampling: Sampling) -> Result<Generation, Error> {
         let events = self.engine.submit(engine::Request {
             prompt: answer.prompt.clone(),
@@ -123,6 +172,7 @@ impl Service {
             max_time: answer.max_time,
             share: answer.share.clone(),
         })?;
+        let places = (self.metrics.clone(), self.ledger.clone());
         let first = answer.prompt_logprobs.and(answer.prompt.ids.first());
         Ok(Generation {
             events: Some(events),
@@ -133,11 +183,8 @@ impl Service {
             stop: StopStrings::new(answer.stop.strings.clone(), answer.stop.keep_string),
             expires_if_whole: self.request_timeout.map(|timeout| answer.arrived + timeout),
             expires: None,
-            submitted: Instant::now(),
-            started: None,
-            finish: None,
             opens_thinking: answer.opens_thinking,
-            usage: Usage { prompt_tokens: answer.prompt.len(), ..Usage::default() },
+            account: Account::new(places, answer.arrived, answer.prompt.len(), answer.max_new_tokens),
         })
     }
 
@@ -249,11 +296,8 @@ pub struct Generation {
     expires_if_whole: Option<Instant>,
     /// When it has taken too long.
     expires: Option<Instant>,
-    submitted: Instant,
-    started: Option<Instant>,
-    finish: Option<Finish>,
     opens_thinking: bool,
-    usage: Usage,
+    account: Account,
 }
 
 impl Generation {
@@ -261,36 +305,30 @@ impl Generation {
     pub async fn next(&mut self) -> Option<Result<Delta, Error>> {
         loop {
             match self.event().await? {
-                Event::Started => self.start_clock(),
+                Event::Started => self.account.start(),
                 Event::Scored(tokens) => self.prompt_scored(tokens),
                 Event::Token(sampled) => return Some(Ok(self.token(sampled))),
                 Event::Finished(ended) => match self.end(ended) {
                     Some(rest) => return Some(Ok(rest)),
                     None => return None,
                 },
-                Event::Failed(error) => {
-                    self.events = None;
-                    return Some(Err(error));
-                }
+                Event::Failed(error) => return Some(Err(self.fail(error))),
             }
         }
     }
 
     /// Waits until the request has left the queue. An error ends the answer.
     pub async fn admitted(&mut self) -> Result<(), Error> {
-        if self.started.is_some() {
+        if self.account.has_started() {
             return Ok(());
         }
         match self.event().await {
             None => Ok(()),
             Some(Event::Started) => {
-                self.start_clock();
+                self.account.start();
                 Ok(())
             }
-            Some(Event::Failed(error)) => {
-                self.events = None;
-                Err(error)
-            }
+            Some(Event::Failed(error)) => Err(self.fail(error)),
             Some(_) => unreachable!("Invariant: a sequence begins with Started"),
         }
     }
@@ -319,8 +357,9 @@ impl Generation {
             text.push_str(&delta.text);
             tokens.extend(delta.tokens);
         }
-        let finish = generation.finish.unwrap_or(Finish::Length);
-        Ok(Answer { prompt: generation.prompt_tokens, text, tokens, finish, usage: generation.usage })
+        let finish = generation.finish().unwrap_or(Finish::Length);
+        let usage = generation.usage();
+        Ok(Answer { prompt: generation.prompt_tokens, text, tokens, finish, usage })
     }
 
     /// The ids of the prompt's tokens.
@@ -336,7 +375,7 @@ impl Generation {
 
     /// Why it ended; `None` before it has.
     pub fn finish(&self) -> Option<Finish> {
-        self.finish
+        self.account.finished()
     }
 
     /// The prompt ended inside an open `<think>` block: the answer begins as reasoning.
@@ -346,20 +385,17 @@ impl Generation {
 
     /// What it cost so far.
     pub fn usage(&self) -> Usage {
-        self.usage
+        self.account.usage()
     }
 
-    fn start_clock(&mut self) {
-        self.started = Some(Instant::now());
-        self.usage.queue_time = self.submitted.elapsed();
-    }
-
-    fn read_clock(&mut self) {
-        self.usage.inference_time = self.started.map(|at| at.elapsed()).unwrap_or_default();
+    fn fail(&mut self, error: Error) -> Error {
+        self.events = None;
+        self.account.fail(&error);
+        error
     }
 
     fn prompt_scored(&mut self, tokens: Vec<Sampled>) {
-        self.read_clock();
+        self.account.tick();
         for sampled in tokens {
             let Token { id, text, logprob, special, top } = self.describe(sampled);
             self.prompt_tokens.push(PromptToken { id, text, logprob: Some(logprob), special, top });
@@ -367,12 +403,11 @@ impl Generation {
     }
 
     fn token(&mut self, sampled: Sampled) -> Delta {
-        self.usage.generated_tokens += 1;
-        self.read_clock();
+        self.account.add_token();
         let piece = self.decoder.push(sampled.id);
         let watched = self.stop.push(&piece);
         if watched.stopped {
-            self.finish = Some(Finish::StopString);
+            self.account.finish(Finish::StopString);
             self.events = None;
         }
         Delta { text: watched.text, tokens: vec![self.describe(sampled)] }
@@ -388,7 +423,7 @@ impl Generation {
             Ended::Length => Finish::Length,
             Ended::Deadline => Finish::Time,
         };
-        self.finish = Some(if watched.stopped { Finish::StopString } else { finish });
+        self.account.finish(if watched.stopped { Finish::StopString } else { finish });
         let held = if watched.stopped { String::new() } else { self.stop.finish() };
         let text = watched.text + &held;
         (!text.is_empty()).then(|| Delta { text, tokens: Vec::new() })

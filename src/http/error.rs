@@ -54,9 +54,14 @@ pub(super) fn respond(error: &Error) -> HttpResponse {
     with_headers(status(error), error).json(body)
 }
 
+/// The word for what went wrong, left in a failed request's response for whoever reports of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ErrorType(pub(super) &'static str);
+
 /// A response of `status` with the headers that tell a client what to do about `error`.
 pub(super) fn with_headers(status: StatusCode, error: &Error) -> actix_web::HttpResponseBuilder {
     let mut response = HttpResponse::build(status);
+    response.extensions_mut().insert(ErrorType(error_type(error)));
     match error {
         Error::Overloaded { retry_after, .. } => {
             response.insert_header((RETRY_AFTER, retry_after.as_secs().max(1).to_string()));

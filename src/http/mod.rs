@@ -2,9 +2,11 @@
 
 mod auth;
 mod body;
+mod cors;
 mod deadline;
 mod docs;
 mod error;
+mod exchange;
 mod hf;
 mod in_flight;
 mod json;
@@ -23,10 +25,13 @@ mod sse;
 mod status_hold;
 mod tgi;
 mod toolkit;
+mod waiting;
 
 use std::time::Duration;
 
-pub use server::{Server, serve};
+pub use auth::ApiKeys;
+pub use server::{Server, Signals, listen, serve, serve_on};
+pub use waiting::WaitingRoom;
 
 /// How the server listens and what it lets in.
 #[derive(Debug, Clone)]
@@ -39,8 +44,10 @@ pub struct HttpSettings {
     pub max_body_bytes: usize,
     /// Answers that one request may ask for: its records, times `num_return_sequences`.
     pub max_client_batch_size: usize,
-    /// Where set, POST routes want it as a bearer token.
-    pub api_key: Option<String>,
+    /// Where there are any, everything but probes, metrics and documentation wants one as a bearer token.
+    pub api_keys: ApiKeys,
+    /// Origins of web pages that may ask from a browser, or `*`.
+    pub cors_origins: Vec<String>,
     /// What is asked about a picture that came without a question.
     pub default_image_prompt: String,
     /// A failure of a request to the toolkit's routes is a 400 without `error_type`, as in the toolkit itself, but for 401, 429 and 503.
@@ -51,6 +58,8 @@ pub struct HttpSettings {
     pub vertex: Option<VertexRoutes>,
     /// A stream's status is sent once its request has left the queue, or after this.
     pub status_hold: Duration,
+    /// How long the engine may be at one step before it counts as hung.
+    pub stall_limit: Duration,
     /// How long requests in flight may still take once the process was told to end.
     pub shutdown_grace: Duration,
 }

@@ -7,8 +7,8 @@ use actix_web::http::header::{ACCEPT, HeaderName};
 
 use crate::error::Error;
 use crate::generation::Service;
+use crate::http::deadline;
 use crate::http::negotiation::Accepted;
-use crate::http::{HttpSettings, auth, deadline};
 
 /// What the headers of a request say.
 #[derive(Debug, Clone, Copy)]
@@ -20,20 +20,10 @@ pub(in crate::http) struct Admitted {
 }
 
 /// Refuses what can be refused without reading the body.
-pub(in crate::http) fn admit(
-    request: &HttpRequest,
-    service: &Service,
-    settings: &HttpSettings,
-) -> Result<Admitted, Error> {
-    check(request, service, settings)?;
+pub(in crate::http) fn admit(request: &HttpRequest, service: &Service) -> Result<Admitted, Error> {
+    service.check_ready()?;
     let accepted = Accepted::read(header(request, ACCEPT).as_deref())?;
     Ok(Admitted { accepted, deadline: deadline::read(request.headers())? })
-}
-
-/// Refuses who may not ask, and everybody while nobody is served.
-pub(in crate::http) fn check(request: &HttpRequest, service: &Service, settings: &HttpSettings) -> Result<(), Error> {
-    auth::check(request, settings.api_key.as_deref())?;
-    service.check_ready()
 }
 
 /// A header that is readable text.

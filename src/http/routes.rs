@@ -1,5 +1,8 @@
 //! The route table, and the answers to what is not in it.
 
+use std::collections::HashMap;
+
+use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 use serde_json::json;
@@ -8,7 +11,7 @@ use super::{HttpSettings, docs, error, metrics, openai, probes, tgi, toolkit};
 use crate::error::Error;
 
 /// Every path, with what answers its GET and HEAD, and what answers its POST.
-const TABLE: [(&str, Option<Get>, Option<Post>); 21] = [
+const TABLE: [(&str, Option<Get>, Option<Post>); 24] = [
     ("/", Some(Get::Ready), Some(Post::Predict)),
     ("/predict", None, Some(Post::Predict)),
     ("/invocations", None, Some(Post::Predict)), // SageMaker's, as is /ping
@@ -24,6 +27,9 @@ const TABLE: [(&str, Option<Get>, Option<Post>); 21] = [
     ("/v1/models/{id:.+}", Some(Get::Model), None),
     ("/health", Some(Get::Ready), None),
     ("/ping", Some(Get::Ready), None),
+    ("/readyz", Some(Get::Ready), None), // Kubernetes' three
+    ("/startupz", Some(Get::Started), None),
+    ("/livez", Some(Get::Live), None),
     ("/health/live", Some(Get::Live), None),
     ("/metrics", Some(Get::Metrics), None),
     ("/openapi.json", Some(Get::OpenApi), None),
@@ -35,6 +41,7 @@ const TABLE: [(&str, Option<Get>, Option<Post>); 21] = [
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Get {
     Ready,
+    Started,
     Live,
     Metrics,
     Info,
@@ -63,18 +70,86 @@ pub(super) struct Entry {
     pub(super) post: Option<Post>,
 }
 
-/// Registers every path, and again below the base path where there is one.
-pub(super) fn configure(config: &mut ServiceConfig, settings: &HttpSettings) {
-    let table = table(settings);
-    if let Some(base) = settings.base_path.as_deref().map(|base| base.trim_matches('/')).filter(|base| !base.is_empty())
-    {
-        for entry in &table {
-            let path = format!("/{base}{}", entry.path);
-            config.service(entry.resource(path.trim_end_matches('/')));
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// An answer of the model.
+    Generation,
+    Probe,
+    Metrics,
+    Docs,
+    Other,
+}
+
+/// The table by the patterns that are registered: what log, metrics and guard need to know of a request.
+pub(super) struct Routes(HashMap<String, Route>);
+
+/// One of its routes.
+pub(super) struct Route {
+    /// The path without a base path, as the documentation writes it.
+    pub(super) label: String,
+    get: Option<Get>,
+    post: Option<Post>,
+}
+
+impl Routes {
+    pub(super) fn new(settings: &HttpSettings) -> Routes {
+        let registered = registered(settings).into_iter();
+        Routes(
+            registered
+                .map(|(path, Entry { path: own, get, post })| (path, Route { label: template(&own), get, post }))
+                .collect(),
+        )
+    }
+
+    /// The route of a request; `None` where there is no such path.
+    pub(super) fn route_of(&self, request: &HttpRequest) -> Option<&Route> {
+        self.0.get(&request.match_pattern()?)
+    }
+}
+
+impl Route {
+    pub(super) fn purpose(&self, method: &Method) -> Purpose {
+        if *method == Method::POST {
+            return match self.post {
+                Some(Post::Tokenize | Post::ChatTokenize) | None => Purpose::Other,
+                Some(_) => Purpose::Generation,
+            };
+        }
+        match self.get {
+            _ if !matches!(*method, Method::GET | Method::HEAD) => Purpose::Other,
+            Some(Get::Ready | Get::Started | Get::Live) => Purpose::Probe,
+            Some(Get::Metrics) => Purpose::Metrics,
+            Some(Get::OpenApi | Get::Docs | Get::DocsFile) => Purpose::Docs,
+            Some(Get::Info | Get::Models | Get::Model) | None => Purpose::Other,
         }
     }
-    for entry in &table {
-        config.service(entry.resource(&entry.path));
+}
+
+/// Registers every path.
+pub(super) fn configure(config: &mut ServiceConfig, settings: &HttpSettings) {
+    for (path, entry) in registered(settings) {
+        config.service(entry.resource(&path));
+    }
+}
+
+/// Every path that is registered, with its row: below the base path where there is one, and at the root.
+fn registered(settings: &HttpSettings) -> Vec<(String, Entry)> {
+    let base = settings.base_path.as_deref().map(|base| base.trim_matches('/')).filter(|base| !base.is_empty());
+    let below = base.into_iter().flat_map(|base| {
+        table(settings).into_iter().map(move |entry| {
+            let path = format!("/{base}{}", entry.path);
+            (path.trim_end_matches('/').to_owned(), entry)
+        })
+    });
+    below.chain(table(settings).into_iter().map(|entry| (entry.path.clone(), entry))).collect()
+}
+
+/// A path of the table in OpenAPI's form: `{id:.+}` is `{id}`.
+pub(super) fn template(path: &str) -> String {
+    match path.split_once(':') {
+        Some((before, _)) if before.contains('{') => format!("{before}}}"),
+        _ => path.to_owned(),
     }
 }
 
@@ -91,7 +166,7 @@ pub(super) async fn not_found(request: HttpRequest, settings: web::Data<HttpSett
 }
 
 /// Whether errors at `path` are read by OpenAI's clients, wherever a proxy or a client puts its `/v1`.
-fn is_openais(path: &str) -> bool {
+pub(super) fn is_openais(path: &str) -> bool {
     path.split('/').any(|segment| segment == "v1")
 }
 
@@ -141,6 +216,7 @@ impl Entry {
         for route in [web::get(), web::head()] {
             resource = match self.get {
                 Some(Get::Ready) => resource.route(route.to(probes::ready)),
+                Some(Get::Started) => resource.route(route.to(probes::started)),
                 Some(Get::Live) => resource.route(route.to(probes::live)),
                 Some(Get::Metrics) => resource.route(route.to(metrics::metrics)),
                 Some(Get::Info) => resource.route(route.to(tgi::info)),

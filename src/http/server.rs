@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use actix_web::middleware::{NormalizePath, from_fn};
 use actix_web::{App, HttpServer, dev, web};
 use futures_util::FutureExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::docs::Document;
 use super::in_flight::{self, InFlight};
-use super::{HttpSettings, reply, routes};
+use super::routes::Routes;
+use super::{HttpSettings, auth, cors, reply, routes};
 use crate::generation::Service;
 
 /// Threads that read and write HTTP. The work is done elsewhere.
@@ -41,12 +42,17 @@ pub struct Server {
 impl Server {
     /// Opens the socket. The model may still be loading: requests are answered 503 until it is ready.
     pub fn bind(service: Service, settings: HttpSettings) -> Result<Server, String> {
-        let listener = listen(&settings.host, settings.port)?;
+        Server::on(listen(&settings.host, settings.port)?, service, settings)
+    }
+
+    /// Like [`Server::bind`], on a socket that is open already.
+    pub fn on(listener: TcpListener, service: Service, settings: HttpSettings) -> Result<Server, String> {
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         let in_flight = InFlight::default();
         let data = (web::Data::new(service.clone()), web::Data::new(in_flight.clone()));
         let shutdown_grace = settings.shutdown_grace;
         let document = web::Data::new(Document::new(&settings));
+        let routes = web::Data::new(Routes::new(&settings));
         let settings = web::Data::new(settings);
         let app = move || {
             App::new()
@@ -54,9 +60,12 @@ impl Server {
                 .app_data(data.1.clone())
                 .app_data(settings.clone())
                 .app_data(document.clone())
+                .app_data(routes.clone())
                 .configure(|config| routes::configure(config, &settings))
                 .default_service(web::to(routes::not_found))
                 .wrap(from_fn(in_flight::count))
+                .wrap(from_fn(auth::guard))
+                .wrap(cors::cors(&settings.cors_origins))
                 .wrap(from_fn(reply::finish))
                 .wrap(NormalizePath::trim())
         };
@@ -97,35 +106,52 @@ impl Server {
     }
 }
 
-/// Serves until the process is told to end (SIGTERM, SIGINT). Told again, it ends at once, and that is an error.
+/// Serves until the process is told to end. Told again, it ends at once, and that is an error.
 pub async fn serve(service: Service, settings: HttpSettings) -> Result<(), String> {
-    let server = Server::bind(service, settings)?;
-    tracing::info!(address = %server.address(), "listening");
-    let (first, again) = ends()?;
+    let (listener, signals) = (listen(&settings.host, settings.port)?, Signals::new()?);
+    serve_on(listener, signals, service, settings).await
+}
+
+/// [`serve`], on a socket that is open already, and by signals that are listened to already.
+pub async fn serve_on(
+    listener: TcpListener,
+    mut signals: Signals,
+    service: Service,
+    settings: HttpSettings,
+) -> Result<(), String> {
+    let server = Server::on(listener, service, settings)?;
+    let (tell, told) = oneshot::channel();
+    let told_again = async {
+        signals.next().await;
+        let _ = tell.send(());
+        signals.next().await;
+    };
     tokio::select! {
-        served = server.run(first) => served,
-        () = again => Err("told to end a second time: requests in flight were cut off".to_owned()),
+        served = server.run(told.map(|_| ())) => served,
+        () = told_again => Err("told to end a second time: requests in flight were cut off".to_owned()),
     }
 }
 
-/// The first signal to end, and the second.
-fn ends() -> Result<(impl Future<Output = ()>, impl Future<Output = ()>), String> {
-    let name = |error: io::Error| format!("signals: {error}");
-    let mut terminate = signal(SignalKind::terminate()).map_err(name)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(name)?;
-    let (tell_first, first) = oneshot::channel();
-    let again = async move {
-        let mut next = async || {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        next().await;
-        let _ = tell_first.send(());
-        next().await;
-    };
-    Ok((first.map(|_| ()), again))
+/// What tells the process to end: SIGTERM, SIGINT.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on they do not end the process by themselves.
+    pub fn new() -> Result<Signals, String> {
+        let listen = |kind| signal(kind).map_err(|error| format!("signals: {error}"));
+        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Threads that serve HTTP.
@@ -133,15 +159,20 @@ pub(super) fn num_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS))
 }
 
-fn listen(host: &str, port: u16) -> Result<TcpListener, String> {
-    match TcpListener::bind((host, port)) {
+/// Opens the socket. Errors are one line for the person who deploys.
+pub fn listen(host: &str, port: u16) -> Result<TcpListener, String> {
+    let listener = match TcpListener::bind((host, port)) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && port == 80 => {
             tracing::warn!("port 80 is not permitted to this user ({error}); listening on {FALLBACK_PORT} instead");
             TcpListener::bind((host, FALLBACK_PORT))
         }
         bound => bound,
     }
-    .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))
+    .map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "listening");
+    }
+    Ok(listener)
 }
 
 /// Waits until every request is answered, at most for `grace`. Whether that was so.

@@ -16,6 +16,7 @@ mod source;
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -70,13 +71,34 @@ impl PictureCosts {
 #[derive(Debug, Clone)]
 pub struct Pictures {
     pictures: Vec<Arc<Picture>>,
+    times: Vec<Times>,
     share: Option<Arc<Share>>,
+}
+
+/// How long the stages of a picture took.
+#[derive(Debug, Clone, Copy, Default)]
+struct Times {
+    /// `None` where the client sent the picture itself.
+    fetch: Option<Duration>,
+    decode: Duration,
+    /// Resized, and cut into patches.
+    prepare: Duration,
 }
 
 impl Pictures {
     /// Their share of the memory for pictures. Whoever keeps pictures keeps it as well: it is given back when it is dropped.
     pub fn share(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         self.share.clone().map(|share| share as Arc<dyn Any + Send + Sync>)
+    }
+}
+
+impl Pictures {
+    /// The stages of each picture, and how long they took; waiting for another's picture is in none.
+    pub fn stages(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        self.times.iter().flat_map(|Times { fetch, decode, prepare }| {
+            let fetch = fetch.map(|took| ("fetch", took));
+            fetch.into_iter().chain([("decode", *decode), ("prepare", *prepare)])
+        })
     }
 }
 
@@ -125,7 +147,7 @@ impl Media {
     /// [`Error::Invalid`]. Dropping the future ends its downloads.
     pub async fn pictures(&self, sources: &[Source]) -> Result<Pictures, Error> {
         if sources.is_empty() {
-            return Ok(Pictures { pictures: Vec::new(), share: None });
+            return Ok(Pictures { pictures: Vec::new(), times: Vec::new(), share: None });
         }
         let Some(preprocess) = &self.preprocess else {
             return Err(Error::invalid(
@@ -145,10 +167,12 @@ impl Media {
             let share = share.clone();
             async move {
                 let picture = self.picture(source, preprocess, share).await;
-                picture.map(Arc::new).map_err(|error| name_picture(error, index, sources.len()))
+                picture.map_err(|error| name_picture(error, index, sources.len()))
             }
         });
-        Ok(Pictures { pictures: try_join_all(pictures).await?, share: Some(share) })
+        let pictures = try_join_all(pictures).await?.into_iter().map(|(picture, times)| (Arc::new(picture), times));
+        let (pictures, times) = pictures.unzip();
+        Ok(Pictures { pictures, times, share: Some(share) })
     }
 
     /// Bytes of the pictures that requests hold.
@@ -161,9 +185,15 @@ impl Media {
         source: &Source,
         preprocess: &Arc<Preprocess>,
         share: Arc<Share>,
-    ) -> Result<Picture, Error> {
+    ) -> Result<(Picture, Times), Error> {
+        let begun = Instant::now();
+        let mut fetch = None;
         let encoded = match source::locate(source)? {
-            Located::Remote(url) => Encoded::File(self.fetch(url).await?),
+            Located::Remote(url) => {
+                let file = self.fetch(url).await?;
+                fetch = Some(begun.elapsed());
+                Encoded::File(file)
+            }
             Located::Base64(text) => Encoded::Base64(text.to_owned()),
             Located::File(bytes) => Encoded::File(bytes.clone()),
         };
@@ -173,12 +203,13 @@ impl Media {
             let _permit = permit;
             prepare(encoded, &preprocess, &limits, &share)
         });
-        prepared.await.unwrap_or_else(|_panic| {
+        let prepared = prepared.await.unwrap_or_else(|_panic| {
             Err(Error::invalid(
                 "the picture's file is malformed in a way that its decoder cannot handle; \
                  save it anew, for example as PNG",
             ))
-        })
+        });
+        prepared.map(|(picture, times)| (picture, Times { fetch, ..times }))
     }
 
     async fn fetch(&self, url: url::Url) -> Result<Bytes, Error> {
@@ -201,7 +232,13 @@ enum Encoded {
 }
 
 /// The steps that cost CPU time, in order; runs on a blocking thread.
-fn prepare(encoded: Encoded, preprocess: &Preprocess, limits: &MediaLimits, share: &Share) -> Result<Picture, Error> {
+fn prepare(
+    encoded: Encoded,
+    preprocess: &Preprocess,
+    limits: &MediaLimits,
+    share: &Share,
+) -> Result<(Picture, Times), Error> {
+    let begun = Instant::now();
     let file = match encoded {
         Encoded::Base64(text) => Bytes::from(source::decode_base64(&text, limits.max_image_bytes)?),
         Encoded::File(bytes) => bytes,
@@ -211,11 +248,13 @@ fn prepare(encoded: Encoded, preprocess: &Preprocess, limits: &MediaLimits, shar
     }
     let picture = decode::decode(&file, limits.max_image_pixels)?;
     drop(file);
+    let decode = begun.elapsed();
     let (height, width) = preprocess.target_size(picture.height, picture.width)?;
     let grid = preprocess.grid(height, width);
     share.take(grid.num_tokens())?;
     let resized = resize::resize(picture, height, width);
-    Ok(Picture { patches: patches::patches(&resized, preprocess), grid })
+    let picture = Picture { patches: patches::patches(&resized, preprocess), grid };
+    Ok((picture, Times { fetch: None, decode, prepare: begun.elapsed().saturating_sub(decode) }))
 }
 
 /// Says which of several pictures an error is about.

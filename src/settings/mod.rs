@@ -148,4 +148,37 @@ mod tests {
     fn an_empty_variable_is_no_setting() {
         assert_eq!(serve(&[("PORT", "")], &[]).unwrap().port, 8080);
     }
+
+    #[test]
+    fn api_keys_come_from_a_list_and_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "third\n\n  fourth  \n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let settings = serve(&[("API_KEY", "first,second")], &["--api-key-file", path]).unwrap();
+        assert_eq!(format!("{:?}", settings.api_keys().unwrap()), "ApiKeys(4 set)");
+        assert_eq!(format!("{:?}", serve(&[("API_KEY", "")], &[]).unwrap().api_keys().unwrap()), "ApiKeys(0 set)");
+    }
+
+    #[test]
+    fn a_file_of_keys_that_holds_none_does_not_leave_the_server_open() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        assert!(serve(&[], &["--api-key-file", path]).unwrap().api_keys().unwrap_err().contains(path));
+        assert!(serve(&[], &["--api-key-file", "/no/such/file"]).unwrap().api_keys().is_err());
+        assert!(serve(&[("API_KEY", " ")], &[]).unwrap().api_keys().is_err());
+        let limited = serve(&[], &["--max-concurrent-per-key", "2"]).unwrap();
+        assert!(limited.api_keys().unwrap_err().contains("there are no keys"));
+    }
+
+    #[test]
+    fn an_origin_is_written_as_browsers_write_it() {
+        let origins = |text| serve(&[], &["--cors-allow-origin", text]).map(|settings| settings.http.cors_allow_origin);
+        assert_eq!(origins("https://a.example,http://localhost:3000").unwrap().len(), 2);
+        assert_eq!(origins("*").unwrap(), ["*"]);
+        assert!(origins("").is_ok(), "a variable that is set and empty is no setting");
+        for wrong in ["a.example", "https://a.example/", "https://a.example/page", "file:///x", "https://a.example:443"]
+        {
+            assert!(origins(wrong).is_err(), "{wrong}");
+        }
+    }
 }

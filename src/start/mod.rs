@@ -8,13 +8,14 @@ use tokio::sync::oneshot;
 
 use crate::chat::Chat;
 use crate::checkpoint::{Checkpoint, Files};
-use crate::engine::{Engine, MemoryPlan, ModelRunner, PictureDemand, PicturePlace, PictureRoom, Wanted};
+use crate::engine::{Engine, MemoryPlan, ModelRunner, PictureDemand, PicturePlace, PictureRoom, Wanted, warm_up};
 use crate::generation::Service;
 use crate::http::ServedModel;
 use crate::media::{Media, PictureCosts};
 use crate::model::{self, Dtype, PerToken, Place};
 use crate::progress::Progress;
 use crate::settings::ModelSettings;
+use crate::startup::{Phase, Startup};
 
 /// Where the platform mounts the model of an endpoint.
 const MOUNTED: &str = "/repository";
@@ -31,21 +32,32 @@ pub struct Started {
 
 /// Finds the checkpoint and starts everything that answers from it. Errors are one line for the person who deploys.
 pub async fn start(settings: &ModelSettings) -> Result<Started, String> {
-    let checkpoint = find_checkpoint(settings, Files::All).await?;
+    start_telling(settings, Startup::new()).await
+}
+
+/// [`start`], which tells on `startup` how far it is.
+pub async fn start_telling(settings: &ModelSettings, startup: Startup) -> Result<Started, String> {
+    let checkpoint = find_checkpoint(settings, Files::All, &startup).await?;
+    startup.enter(Phase::Loading);
     let config = model::Config::load(&checkpoint)?;
     let plan = plan_for(settings, &checkpoint, &config)?;
     let per_token = model::per_token(&config, settings.precision(&config));
     tell(&plan);
     let (options, weights) = (settings.load_options(plan.max_batch_size), checkpoint.clone());
+    let told = startup.clone();
     let (engine, loaded) = Engine::start(settings.engine_limits(&plan), move || {
-        let progress = Progress::new("loading weights");
-        let runner = model::load(&weights, &options, &|done, total| progress.set(done, total))?;
+        let progress = Progress::new("loading weights", &told, Phase::Loading);
+        let mut runner = model::load(&weights, &options, &|done, total| progress.set(done, total))?;
+        drop(progress);
+        told.enter(Phase::WarmingUp);
+        let took = warm_up(&mut runner)?;
+        tracing::info!(ms = took.as_millis() as u64, "the model has run for the first time");
         Ok(Box::new(runner) as Box<dyn ModelRunner>)
     });
     let chat = Chat::load(&checkpoint, settings.special_text())?;
     let media = Media::start(&checkpoint, settings.media.limits(&plan))?;
     let model = served_model(settings, &checkpoint, &config, &plan);
-    let service = Service::new(chat, media, engine.with_memory_plan(plan));
+    let service = Service::new(chat, media, engine.with_memory_plan(plan)).with_startup(startup);
     Ok(Started { service, model, per_token, loaded })
 }
 
@@ -69,12 +81,12 @@ fn served_model(
 
 /// What [`start`] would serve within the memory there is. Loads no weights, and downloads none.
 pub async fn plan(settings: &ModelSettings) -> Result<MemoryPlan, String> {
-    let checkpoint = find_checkpoint(settings, Files::AllButWeights).await?;
+    let checkpoint = find_checkpoint(settings, Files::AllButWeights, &Startup::new()).await?;
     plan_for(settings, &checkpoint, &model::Config::load(&checkpoint)?)
 }
 
 /// The model that was given, else the mounted one, else the one inside the binary; says which.
-async fn find_checkpoint(settings: &ModelSettings, files: Files) -> Result<Checkpoint, String> {
+async fn find_checkpoint(settings: &ModelSettings, files: Files, startup: &Startup) -> Result<Checkpoint, String> {
     let Some(model) = &settings.model else {
         if let Ok(mounted) = Checkpoint::in_folder(Path::new(MOUNTED)) {
             tracing::info!("serving the checkpoint in {MOUNTED}");
@@ -91,7 +103,7 @@ async fn find_checkpoint(settings: &ModelSettings, files: Files) -> Result<Check
         return Checkpoint::in_folder(folder);
     }
     tracing::info!("serving {model} from the hub, revision {}", settings.revision);
-    Checkpoint::from_hub_with(files, model, &settings.hub_settings()).await
+    Checkpoint::from_hub_with(files, model, &settings.hub_settings(), startup).await
 }
 
 fn plan_for(settings: &ModelSettings, checkpoint: &Checkpoint, config: &model::Config) -> Result<MemoryPlan, String> {

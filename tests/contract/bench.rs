@@ -10,8 +10,9 @@ use sardine::chat::{Chat, SpecialText};
 use sardine::checkpoint::Checkpoint;
 use sardine::engine::{Engine, EngineLimits};
 use sardine::generation::Service;
-use sardine::http::{HttpSettings, ServedModel, Server};
+use sardine::http::{ApiKeys, HttpSettings, ServedModel, Server};
 use sardine::media::{Media, MediaLimits};
+use sardine::startup::Startup;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -24,6 +25,8 @@ pub struct Bench {
     pub address: std::net::SocketAddr,
     pub script: Arc<Script>,
     pub service: Service,
+    /// Where the start is told.
+    pub startup: Startup,
     pub chat: Chat,
     pub client: reqwest::Client,
     shutdown: Option<oneshot::Sender<()>>,
@@ -72,14 +75,21 @@ pub fn settings() -> HttpSettings {
         port: 0,
         max_body_bytes: 1 << 20,
         max_client_batch_size: 4,
-        api_key: None,
+        api_keys: ApiKeys::default(),
+        cors_origins: Vec::new(),
         default_image_prompt: "What is shown?".to_owned(),
         strict_toolkit_status: false,
         base_path: None,
         vertex: None,
+        stall_limit: Duration::from_secs(60),
         shutdown_grace: Duration::from_secs(5),
         status_hold: Duration::from_secs(10),
     }
+}
+
+/// API keys that may have any number of requests at once.
+pub fn api_keys(keys: &[&str]) -> ApiKeys {
+    ApiKeys::new(&keys.iter().map(|key| key.to_string()).collect::<Vec<_>>(), None)
 }
 
 pub fn limits() -> EngineLimits {
@@ -143,17 +153,18 @@ impl Bench {
         let answer = [chat().encode(ANSWER).unwrap(), vec![chat().defaults().eos_token_id[0]]].concat();
         let script = Script::new(Mode::Answer(answer));
         let runner = ScriptedRunner(script.clone());
-        let (load, loads) = mpsc::channel();
+        let (startup, (load, loads)) = (Startup::new(), mpsc::channel());
         let (engine, _loaded) = Engine::start(limits, move || match loads.recv() {
             Ok(()) => Ok(Box::new(runner)),
             Err(_) => Err("the test wants no model".to_owned()),
         });
         let media = Media::start(&checkpoint(), media_limits).unwrap();
-        let service = Service::new(chat(), media, engine).with_request_timeout(request_timeout);
+        let service =
+            Service::new(chat(), media, engine).with_request_timeout(request_timeout).with_startup(startup.clone());
         let (address, shutdown, server) = serve(service.clone(), settings);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let (shutdown, server) = (Some(shutdown), Some(server));
-        (Bench { address, script, service, chat: chat(), client, shutdown, server }, load)
+        (Bench { address, script, service, startup, chat: chat(), client, shutdown, server }, load)
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

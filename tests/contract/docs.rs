@@ -7,7 +7,7 @@ use reqwest::{Client, Method};
 use sardine::http::{HttpSettings, VertexRoutes};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, limits, settings};
+use crate::bench::{Bench, api_keys, limits, settings};
 
 async fn document(bench: &Bench) -> Value {
     bench.get("/openapi.json").await.json()
@@ -82,11 +82,8 @@ async fn every_reference_leads_somewhere() {
 
 #[tokio::test]
 async fn the_document_says_what_the_settings_change() {
-    let settings = HttpSettings {
-        api_key: Some("secret".to_owned()),
-        base_path: Some("/models/sardine/".to_owned()),
-        ..settings()
-    };
+    let settings =
+        HttpSettings { api_keys: api_keys(&["secret"]), base_path: Some("/models/sardine/".to_owned()), ..settings() };
     let bench = Bench::with(settings, limits()).await;
     let document = bench.get("/models/sardine/api-doc/openapi.json").await.json();
     assert_eq!(document["servers"], json!([{"url": "/models/sardine"}]));

@@ -9,7 +9,7 @@ use sardine::engine::EngineLimits;
 use sardine::http::HttpSettings;
 use serde_json::{Value, json};
 
-use crate::bench::{ANSWER, Bench, Reply, limits, settings};
+use crate::bench::{ANSWER, Bench, Reply, api_keys, limits, settings};
 use crate::pictures::png_data_url;
 use crate::script::Mode;
 
@@ -103,7 +103,7 @@ async fn a_body_over_the_limit_is_refused_with_the_limits_name() {
 /// Many clients write all of a body before they read: closing the connection on them hides why they were refused.
 #[tokio::test]
 async fn a_client_that_writes_before_it_reads_learns_why_it_was_refused() {
-    let settings = HttpSettings { max_body_bytes: 16 << 20, api_key: Some("secret".to_owned()), ..settings() };
+    let settings = HttpSettings { max_body_bytes: 16 << 20, api_keys: api_keys(&["secret"]), ..settings() };
     let bench = Bench::with(settings, limits()).await;
     // More than the sockets' buffers hold.
     for (len, key, status) in [(24 << 20, "secret", "413"), (12 << 20, "wrong", "401")] {
@@ -215,7 +215,7 @@ async fn a_time_limit_ends_the_answer_and_keeps_its_text() {
 
 #[tokio::test]
 async fn an_api_key_guards_the_model_and_not_the_probes() {
-    let settings = HttpSettings { api_key: Some("secret".to_owned()), ..settings() };
+    let settings = HttpSettings { api_keys: api_keys(&["secret"]), ..settings() };
     let bench = Bench::with(settings, limits()).await;
     let ask = |key: Option<&str>| {
         let request = bench.request(Method::POST, "/").json(&json!({"inputs": "Hi"}));

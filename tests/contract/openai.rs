@@ -433,7 +433,7 @@ async fn a_failure_inside_a_stream_ends_it_with_an_error() {
 
 #[tokio::test]
 async fn the_key_is_wanted_here_as_well() {
-    let settings = sardine::http::HttpSettings { api_key: Some("secret".to_owned()), ..settings() };
+    let settings = sardine::http::HttpSettings { api_keys: crate::bench::api_keys(&["secret"]), ..settings() };
     let bench = Bench::with(settings, crate::bench::limits()).await;
     for (method, path) in [(Method::GET, "/v1/models"), (Method::POST, CHAT), (Method::POST, COMPLETIONS)] {
         let reply = bench.send(bench.request(method, path).json(&json!({}))).await;

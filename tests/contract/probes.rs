@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::bench::{ANSWER, Bench, limits, settings};
 use crate::script::Mode;
 
-const READINESS: [&str; 3] = ["/", "/health", "/ping"];
+const READINESS: [&str; 4] = ["/", "/health", "/ping", "/readyz"];
 
 #[tokio::test]
 async fn readiness_follows_the_model() {
@@ -20,12 +20,15 @@ async fn readiness_follows_the_model() {
         assert_eq!((reply.status.as_u16(), reply.json()["error_type"].clone()), (503, json!("loading")), "{path}");
         assert!(reply.header("retry-after").is_some());
     }
-    assert_eq!(bench.get("/health/live").await.status, 200);
+    for path in ["/livez", "/health/live"] {
+        assert_eq!(bench.get(path).await.status, 200, "{path}: who loads is alive");
+    }
+    assert_eq!(bench.get("/startupz").await.status, 503);
     assert_eq!(bench.post(json!({"inputs": "Hi"})).await.status, 503);
 
     load.send(()).unwrap();
     bench.wait_until("the engine is ready", |bench| bench.service.health() == Health::Ready).await;
-    for path in READINESS.into_iter().chain(["/health/live", "/health/"]) {
+    for path in READINESS.into_iter().chain(["/health/live", "/health/", "/livez", "/startupz"]) {
         let reply = bench.get(path).await;
         assert_eq!((reply.status.as_u16(), reply.text.as_str()), (200, "Ok"), "{path}");
         assert_eq!(reply.header("content-type"), Some("text/plain; charset=utf-8"));
@@ -43,9 +46,12 @@ async fn a_model_that_does_not_load_is_unhealthy_and_says_so() {
             bench.service.health() == Health::Unavailable(sardine::error::Unavailable::Unhealthy)
         })
         .await;
-    assert_eq!(bench.get("/health").await.json()["error_type"], "unhealthy");
+    for path in ["/health", "/startupz", "/livez", "/health/live"] {
+        let reply = bench.get(path).await;
+        assert_eq!((reply.status.as_u16(), reply.json()["error_type"].clone()), (503, json!("unhealthy")), "{path}");
+        assert_eq!(reply.json()["status"]["phase"], "failed", "{path}");
+    }
     assert_eq!(bench.post(json!({"inputs": "Hi"})).await.json()["error_type"], "unhealthy");
-    assert_eq!(bench.get("/health/live").await.status, 200);
 }
 
 #[tokio::test]
@@ -59,7 +65,11 @@ async fn a_shutdown_finishes_what_is_in_flight_and_refuses_what_is_new() {
     bench.begin_shutdown();
     bench.wait_until("the server drains", |bench| bench.service.health() != Health::Ready).await;
 
-    assert_eq!(bench.get("/health").await.json()["error_type"], "shutting_down");
+    let draining = bench.get("/readyz").await.json();
+    assert_eq!((&draining["error_type"], &draining["status"]["phase"]), (&json!("shutting_down"), &json!("draining")));
+    for path in ["/livez", "/startupz"] {
+        assert_eq!(bench.get(path).await.status, 200, "{path}: who drains must not be killed");
+    }
     let refused = bench.post(body).await;
     assert_eq!((refused.status.as_u16(), refused.json()["error_type"].clone()), (503, json!("shutting_down")));
     assert_eq!(in_flight.await.unwrap().unwrap().status(), 200);

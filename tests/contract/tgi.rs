@@ -327,7 +327,7 @@ async fn the_server_tells_what_it_serves_and_its_limits() {
 
 #[tokio::test]
 async fn an_api_key_guards_every_route() {
-    let settings = HttpSettings { api_key: Some("secret".to_owned()), ..settings() };
+    let settings = HttpSettings { api_keys: crate::bench::api_keys(&["secret"]), ..settings() };
     let bench = Bench::with(settings, limits()).await;
     for path in ["/generate", "/generate_stream", "/tokenize", "/chat_tokenize"] {
         assert_eq!(bench.post_to(path, json!({"inputs": "Hi"})).await.status, 401, "{path}");

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use sardine::checkpoint::{Checkpoint, Files};
+use sardine::startup::{Phase, Startup};
 
 use crate::hub::{COMMIT, FakeHub, TOKEN, WEIGHTS, assert_whole, content};
 
@@ -32,11 +33,23 @@ async fn nothing_but_the_checkpoints_files_is_asked_for() {
 #[tokio::test]
 async fn what_describes_the_model_comes_without_its_weights_and_is_no_complete_download() {
     let hub = FakeHub::start().await;
-    let described = Checkpoint::from_hub_with(Files::AllButWeights, "org/name", &hub.settings()).await.unwrap();
+    let (settings, startup) = (hub.settings(), Startup::new());
+    let described = Checkpoint::from_hub_with(Files::AllButWeights, "org/name", &settings, &startup).await.unwrap();
     assert_eq!(described.map("config.json").unwrap().to_vec(), content("config.json").unwrap());
     assert!(hub.gets(WEIGHTS).is_empty() && !hub.folder().join("refs/main").exists());
     assert_whole(&hub.download().await.unwrap());
     assert_eq!(hub.gets("tokenizer.json").len(), 1);
+}
+
+#[tokio::test]
+async fn a_download_tells_how_far_it_is() {
+    let hub = FakeHub::start().await;
+    let startup = Startup::new();
+    Checkpoint::from_hub_with(Files::All, "org/name", &hub.settings(), &startup).await.unwrap();
+    let standing = startup.standing();
+    let (done, total) = standing.bytes.unwrap();
+    assert_eq!((standing.phase, done), (Phase::Downloading, total));
+    assert!(total as usize > content(WEIGHTS).unwrap().len(), "{total}");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Checkpoint;
+use crate::startup::Startup;
 use cache::Cache;
 use client::Hub;
 use download::Download;
@@ -67,11 +68,16 @@ impl Checkpoint {
     /// is complete in the cache needs no network. Nothing executable is downloaded. Errors are one line for whoever
     /// deploys.
     pub async fn from_hub(id: &str, settings: &HubSettings) -> Result<Checkpoint, String> {
-        Checkpoint::from_hub_with(Files::All, id, settings).await
+        Checkpoint::from_hub_with(Files::All, id, settings, &Startup::new()).await
     }
 
-    /// [`Checkpoint::from_hub`] with at least `wanted` files.
-    pub async fn from_hub_with(wanted: Files, id: &str, settings: &HubSettings) -> Result<Checkpoint, String> {
+    /// [`Checkpoint::from_hub`] with at least `wanted` files; `startup` is told how far a download is.
+    pub async fn from_hub_with(
+        wanted: Files,
+        id: &str,
+        settings: &HubSettings,
+        startup: &Startup,
+    ) -> Result<Checkpoint, String> {
         let repository = Repository::new(id, &settings.revision)?;
         let cache = Cache::new(&settings.cache, &repository);
         let cached = cache.last_complete_snapshot()?;
@@ -93,7 +99,7 @@ impl Checkpoint {
         files.retain(|file| wanted.include(file) && !cache.has_file(&listing.commit, &file.name));
         if !files.is_empty() {
             cache.prepare(&listing.commit)?;
-            download_all(&hub, &cache, &listing.commit, files).await?;
+            download_all(&hub, &cache, &listing.commit, files, startup).await?;
         }
         // Invariant: a ref is written after all its files, so that it never leads to half a checkpoint.
         if wanted == Files::All {
@@ -103,10 +109,16 @@ impl Checkpoint {
     }
 }
 
-async fn download_all(hub: &Hub, cache: &Cache, commit: &str, files: Vec<NeededFile>) -> Result<(), String> {
+async fn download_all(
+    hub: &Hub,
+    cache: &Cache,
+    commit: &str,
+    files: Vec<NeededFile>,
+    startup: &Startup,
+) -> Result<(), String> {
     /// One connection rarely fills a data centre's line.
     const AT_A_TIME: usize = 4;
-    let progress = Whole::new(hub.id(), files.iter().filter_map(|file| file.size).sum());
+    let progress = Whole::new(hub.id(), files.iter().filter_map(|file| file.size).sum(), startup);
     let downloads = files.into_iter().map(|file| {
         let download = Download { hub, cache, commit, file: file.name, progress: progress.share() };
         download.run()

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::progress::Progress;
+use crate::startup::{Phase, Startup};
 
 /// The download of a checkpoint.
 pub(super) struct Whole {
@@ -12,8 +13,9 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    pub(super) fn new(id: &str, num_bytes: u64) -> Whole {
-        Whole { progress: Progress::new(format!("downloading {id}")), num_bytes, done: AtomicU64::new(0) }
+    pub(super) fn new(id: &str, num_bytes: u64, startup: &Startup) -> Whole {
+        let progress = Progress::new(format!("downloading {id}"), startup, Phase::Downloading);
+        Whole { progress, num_bytes, done: AtomicU64::new(0) }
     }
 
     /// A file's part in it.

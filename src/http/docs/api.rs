@@ -30,6 +30,7 @@ use super::super::{docs, metrics, openai, probes, tgi, toolkit};
         tgi::tokenize::chat_tokenize,
         tgi::info::info,
         probes::ready,
+        probes::started,
         probes::live,
         metrics::metrics,
         docs::openapi,

@@ -16,7 +16,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{OpenApi, PathItem, RefOr, ServerBuilder};
 
 use super::HttpSettings;
-use super::routes::{self, Entry};
+use super::routes::{self, Entry, template};
 pub(super) use page::{file, page};
 
 /// The document, ready to be sent.
@@ -52,7 +52,7 @@ fn document(settings: &HttpSettings) -> OpenApi {
     }
     let base = settings.base_path.as_deref().map_or("/", |base| base.trim_end_matches('/'));
     document.servers = Some(vec![ServerBuilder::new().url(base).build()]);
-    if settings.api_key.is_some() {
+    if !settings.api_keys.is_empty() {
         demand_key(&mut document);
     }
     document
@@ -66,14 +66,6 @@ fn item(entry: &Entry, path: &str, described: &Paths) -> PathItem {
     let mut item = PathItem::default();
     (item.get, item.head, item.post) = (get, head, post);
     item
-}
-
-/// A path of the table in OpenAPI's form: `{id:.+}` is `{id}`.
-fn template(path: &str) -> String {
-    match path.split_once(':') {
-        Some((before, _)) if before.contains('{') => format!("{before}}}"),
-        _ => path.to_owned(),
-    }
 }
 
 /// An operation's id is its own in the whole document: the words of its path, or at the root, which has two, its handler's name.

@@ -26,8 +26,8 @@ use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 
-use super::receiving::{check, header, understand};
-use super::{HttpSettings, body as http_body, deadline};
+use super::receiving::{header, understand};
+use super::{HttpSettings, body as http_body, deadline, reply as reply_to};
 use crate::error::Error;
 use crate::generation::Service;
 use error::Failures;
@@ -99,6 +99,7 @@ async fn answer<A: Send + 'static>(
     read: fn(Sent, &Service, &HttpSettings) -> Result<Understood<A>, Error>,
     respond: impl AsyncFnOnce(HttpResponseBuilder, Service, A, Duration) -> Result<HttpResponse, Error>,
 ) -> HttpResponse {
+    let service = &reply_to::accounted(service, request);
     let outcome = async {
         let sent = receive(request, payload, service, &settings).await?;
         let (asked, ignored) = understand({
@@ -129,7 +130,7 @@ async fn receive(
     service: &Service,
     settings: &HttpSettings,
 ) -> Result<Sent, Error> {
-    check(request, service, settings)?;
+    service.check_ready()?;
     let deadline = deadline::read(request.headers())?;
     let content_type = header(request, CONTENT_TYPE);
     let body = http_body::read(request, payload, settings.max_body_bytes).await?;

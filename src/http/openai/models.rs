@@ -1,13 +1,13 @@
 //! /v1/models: the one model that is served.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 
 use super::error::ErrorBody;
 use super::reply::{Model, Models};
 use super::{error, head};
 use crate::error::Error;
 use crate::generation::Service;
-use crate::http::{HttpSettings, auth};
+use crate::http::HttpSettings;
 
 /// The one model that is served, as a list.
 #[utoipa::path(
@@ -18,14 +18,10 @@ use crate::http::{HttpSettings, auth};
     ),
 )]
 pub(in crate::http) async fn list_models(
-    request: HttpRequest,
     service: web::Data<Service>,
     settings: web::Data<HttpSettings>,
 ) -> HttpResponse {
-    match auth::check(&request, settings.api_key.as_deref()) {
-        Ok(()) => HttpResponse::Ok().json(Models { object: "list", data: vec![model(&service, &settings)] }),
-        Err(error) => error::respond(&error),
-    }
+    HttpResponse::Ok().json(Models { object: "list", data: vec![model(&service, &settings)] })
 }
 
 /// The model that is served, by its name.
@@ -39,20 +35,15 @@ pub(in crate::http) async fn list_models(
     ),
 )]
 pub(in crate::http) async fn get_model(
-    request: HttpRequest,
     id: web::Path<String>,
     service: web::Data<Service>,
     settings: web::Data<HttpSettings>,
 ) -> HttpResponse {
-    let found = auth::check(&request, settings.api_key.as_deref()).and_then(|()| {
-        let model = model(&service, &settings);
-        let missing = || Error::NotFound(format!("model {:?}, but there is {:?},", *id, model.id));
-        (*id == model.id).then_some(()).ok_or_else(missing).map(|()| model.clone())
-    });
-    match found {
-        Ok(model) => HttpResponse::Ok().json(model),
-        Err(error) => error::respond(&error),
+    let model = model(&service, &settings);
+    if *id == model.id {
+        return HttpResponse::Ok().json(model);
     }
+    error::respond(&Error::NotFound(format!("model {:?}, but there is {:?},", *id, model.id)))
 }
 
 fn model(service: &Service, settings: &HttpSettings) -> Model {

@@ -18,7 +18,7 @@ use crate::http::hf::record::{Record, StreamEvent};
 use crate::http::hf::{details, events, text};
 use crate::http::json::refuse;
 use crate::http::receiving::{admit, header, understand};
-use crate::http::{HttpSettings, body};
+use crate::http::{HttpSettings, body, reply};
 
 /// Continues a prompt, whole.
 #[utoipa::path(
@@ -38,6 +38,7 @@ pub(in crate::http) async fn generate(
     service: web::Data<Service>,
     settings: web::Data<HttpSettings>,
 ) -> HttpResponse {
+    let service = reply::accounted(&service, &request);
     let outcome = whole(&request, payload, &service, &settings).await;
     outcome.unwrap_or_else(|error| error::respond(&error))
 }
@@ -62,6 +63,7 @@ pub(in crate::http) async fn generate_stream(
     service: web::Data<Service>,
     settings: web::Data<HttpSettings>,
 ) -> HttpResponse {
+    let service = reply::accounted(&service, &request);
     let outcome = streamed(&request, payload, &service, &settings).await;
     outcome.unwrap_or_else(|error| error::respond(&error))
 }
@@ -73,7 +75,7 @@ async fn whole(
     settings: &web::Data<HttpSettings>,
 ) -> Result<HttpResponse, Error> {
     let received = Instant::now();
-    let admitted = admit(request, service, settings)?;
+    let admitted = admit(request, service)?;
     if !admitted.accepted.json {
         return Err(Error::NotAcceptable(
             "this route answers application/json; a stream comes from /generate_stream".to_owned(),
@@ -93,7 +95,7 @@ async fn streamed(
     settings: &web::Data<HttpSettings>,
 ) -> Result<HttpResponse, Error> {
     // Clients that ask for JSON on every route take the stream as well.
-    let admitted = admit(request, service, settings)?;
+    let admitted = admit(request, service)?;
     let (response, question) = receive(request, payload, service, settings, Delivery::Streamed).await?;
     events::respond(response, service, question.until(admitted.deadline), settings.status_hold).await
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::generation::Service;
+use crate::http::hf::error::ErrorBody;
 use crate::http::hf::parameters::TGI;
 use crate::http::{HttpSettings, server};
 
@@ -39,7 +40,10 @@ pub(in crate::http) struct Info {
 /// What is served, and the limits of the server.
 #[utoipa::path(
     get, path = "/info", tag = "Text Generation Inference",
-    responses((status = 200, description = "The model and the limits.", body = Info)),
+    responses(
+        (status = 200, description = "The model and the limits.", body = Info),
+        (status = 401, description = "The server has API keys, and the request another or none.", body = ErrorBody),
+    ),
 )]
 pub(in crate::http) async fn info(service: web::Data<Service>, settings: web::Data<HttpSettings>) -> HttpResponse {
     let (model, limits) = (&settings.model, service.limits());

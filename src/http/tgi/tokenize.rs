@@ -74,7 +74,7 @@ async fn receive<T: Send + 'static>(
     settings: &HttpSettings,
     read: fn(Sent) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    if !admit(request, service, settings)?.accepted.json {
+    if !admit(request, service)?.accepted.json {
         return Err(Error::NotAcceptable("this route answers application/json".to_owned()));
     }
     let content_type = header(request, CONTENT_TYPE);

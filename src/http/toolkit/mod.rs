@@ -59,6 +59,7 @@ pub(super) async fn predict(
     service: web::Data<Service>,
     settings: web::Data<HttpSettings>,
 ) -> HttpResponse {
+    let service = reply::accounted(&service, &request);
     let outcome = respond(&request, payload, &service, &settings).await;
     outcome.unwrap_or_else(|error| error::respond(&error, settings.strict_toolkit_status))
 }
@@ -70,7 +71,7 @@ async fn respond(
     settings: &web::Data<HttpSettings>,
 ) -> Result<HttpResponse, Error> {
     let received = Instant::now();
-    let admitted = admit(request, service, settings)?;
+    let admitted = admit(request, service)?;
     let sent = Sent {
         content_type: header(request, CONTENT_TYPE),
         user_agent: header(request, USER_AGENT),

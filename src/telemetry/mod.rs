@@ -1,8 +1,14 @@
-//! Logs, set up in one place: a line per event on standard error, text or JSON, with no payload and no token in it.
+//! Logs, metrics and traces, set up in one place. Logs: a line per event on standard error, text or JSON, with no payload and no token in it.
+
+mod metrics;
+mod traces;
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+
+pub use metrics::{AnswerEnd, Gauges, Metrics, RequestEnd, RequestKind};
+pub use traces::{RequestTrace, Stage, Traces, trace_request};
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
