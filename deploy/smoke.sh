@@ -32,7 +32,7 @@ check "toolkit, text" 200 '"generated_text":"[^"]' "${json[@]}" "$url/" <<'END'
 END
 check "toolkit, a picture" 200 '"generated_text":"[^"]' "${json[@]}" "$url/" <<END
 {"inputs": [{"role": "user", "content": [
-  {"type": "image", "image": "data:image/png;base64,$(base64 -w0 "$picture")"},
+  {"type": "image", "image": "data:image/png;base64,$(base64 <"$picture" | tr -d "\n")"},
   {"type": "text", "text": "Describe this image."}
 ]}], "parameters": {"max_new_tokens": 64, "do_sample": false}}
 END

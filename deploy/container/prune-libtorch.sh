@@ -15,6 +15,8 @@ for unused in libcufftw libcusolverMg libnvblas libcufile_rdma libcheckpoint lib
     find "$to/nvidia" -name "$unused.so*" -delete
 done
 find "$to/nvidia" -name '*.alt.so*' -delete
+# How nvshmem talks between machines, which this server never does.
+find "$to/nvidia" -name 'nvshmem_*.so*' -delete
 find "$to" -type d -empty -delete
 mkdir -p "$to/nvidia"
 

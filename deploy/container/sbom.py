@@ -16,9 +16,10 @@ Component = dict[str, Any]
 
 def component(name: str, version: str, purl: str, licence: str | None, scope: str) -> Component:
     found: Component = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl, "scope": scope}
-    if licence:
-        # Cargo's old "MIT/Apache-2.0" means OR.
-        found["licenses"] = [{"expression": licence.replace("/", " OR ")}]
+    if licence and (" " not in licence or " OR " in licence or " AND " in licence or " WITH " in licence):
+        found["licenses"] = [{"expression": licence}]
+    elif licence:
+        found["licenses"] = [{"license": {"name": licence}}]
     return found
 
 
@@ -46,7 +47,9 @@ def crates(metadata: dict[str, Any]) -> tuple[Component, list[Component]]:
         purl = f"pkg:cargo/{package['name']}@{package['version']}"
         is_macro = any("proc-macro" in target["kind"] for target in package["targets"])
         scope = "required" if identity in linked and not is_macro else "excluded"
-        return component(package["name"], package["version"], purl, package["license"], scope)
+        # Cargo's old "MIT/Apache-2.0" means OR.
+        licence = (package["license"] or "").replace("/", " OR ")
+        return component(package["name"], package["version"], purl, licence, scope)
 
     everything = sorted(reached(metadata, root, {None, "build"}) - {root})
     return {**of(root), "type": "application"}, [of(identity) for identity in everything]
@@ -57,8 +60,8 @@ def wheels(folder: pathlib.Path) -> list[Component]:
     for path in sorted(folder.glob("*.dist-info/METADATA")):
         fields = email.parser.Parser().parsestr(path.read_text())
         name, version = fields["Name"], fields["Version"]
-        # Only fields that hold an SPDX expression; the older free text is no licence name.
-        found.append(component(name, version, f"pkg:pypi/{name}@{version}", fields["License-Expression"], "required"))
+        licence = fields["License-Expression"] or fields["License"]
+        found.append(component(name, version, f"pkg:pypi/{name}@{version}", licence, "required"))
     return found
 
 
