@@ -72,5 +72,5 @@ LABEL org.opencontainers.image.title="sardine" \
 USER 10001:10001
 EXPOSE 80
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --retries=3 CMD ["healthcheck"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=10m --retries=3 CMD ["healthcheck"]
 ENTRYPOINT ["sardine", "serve"]
