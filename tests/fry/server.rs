@@ -155,9 +155,9 @@ impl Server {
             text += std::str::from_utf8(&bytes).unwrap();
         }
         let events = text.lines().filter_map(|line| line.strip_prefix("data: "));
-        let usages = events
+        let mut usages = events
             .filter_map(|event| serde_json::from_str::<Value>(event).ok()?["usage"]["completion_tokens"].as_u64());
-        (usages.last().unwrap_or(0) as usize, text.ends_with("data: [DONE]\n\n"))
+        (usages.next_back().unwrap_or(0) as usize, text.ends_with("data: [DONE]\n\n"))
     }
 
     /// Sends the process a signal.
