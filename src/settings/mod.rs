@@ -92,14 +92,18 @@ fn command(environment: impl Fn(&str) -> Option<String>) -> clap::Command {
         let set = |variable: &&str| environment(variable).filter(|value| !value.is_empty());
         variables.iter().find_map(set)
     };
-    let with_aliases = |subcommand: clap::Command| {
-        subcommand.mut_args(|arg| match alias(arg.get_id().as_str()) {
-            // clap wants its defaults to live as long as the process; there are as many as flags.
-            Some(value) => arg.default_value(&*value.leak()),
-            None => arg,
-        })
+    let with_alias = |arg: clap::Arg| match alias(arg.get_id().as_str()) {
+        // clap wants its defaults to live as long as the process; there are as many as flags.
+        Some(value) => arg.default_value(&*value.leak()),
+        None => arg,
     };
-    Cli::command().mut_subcommands(with_aliases)
+    // Kubernetes sets SARDINE_PORT to the address of a service that is named sardine, which is not meant for this flag.
+    let without_links = |arg: clap::Arg| match arg.get_env().and_then(|name| environment(name.to_str()?)) {
+        Some(value) if value.starts_with("tcp://") && arg.get_id() == "port" => arg.env(None),
+        _ => arg,
+    };
+    let adjusted = |subcommand: clap::Command| subcommand.mut_args(|arg| without_links(with_alias(arg)));
+    Cli::command().mut_subcommands(adjusted)
 }
 
 fn boolean(text: &str) -> Result<bool, String> {
@@ -124,6 +128,16 @@ mod tests {
         match Cli::from_arg_matches(&matches).map_err(|error| error.to_string())?.command {
             Command::Serve(settings) => Ok(*settings),
             other => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn a_kubernetes_service_of_our_name_sets_no_port() {
+        let link = |name: &str| (name == "SARDINE_PORT").then(|| "tcp://10.3.0.7:80".to_owned());
+        for (command, has_variable) in [(command(|_| None), true), (command(link), false)] {
+            let serve = command.find_subcommand("serve").unwrap();
+            let port = serve.get_arguments().find(|arg| arg.get_id() == "port").unwrap();
+            assert_eq!(port.get_env().is_some(), has_variable);
         }
     }
 
