@@ -90,9 +90,7 @@ impl Pictures {
     pub fn share(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         self.share.clone().map(|share| share as Arc<dyn Any + Send + Sync>)
     }
-}
 
-impl Pictures {
     /// The stages of each picture, and how long they took; waiting for another's picture is in none.
     pub fn stages(&self) -> impl Iterator<Item = (&'static str, Duration)> {
         self.times.iter().flat_map(|Times { fetch, decode, prepare }| {

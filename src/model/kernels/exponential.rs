@@ -1,6 +1,6 @@
 //! `exp` and what is made of it, as plain arithmetic that the compiler makes vectors of: std's is a call for each number.
 
-use super::vector::multiply_add;
+use super::vector::{WHOLE, multiply_add, whole};
 
 /// `e^x`, off by two units of the last place at most: infinity and zero beyond the range of fp32, denormal numbers before
 /// that, and NaN for NaN.
@@ -8,8 +8,6 @@ use super::vector::multiply_add;
 /// `x = n ln 2 + r` with a whole `n` and `|r| <= ln 2 / 2`, and a polynomial for `e^r`: Cephes' `expf`.
 #[inline(always)]
 pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
-    // Added and taken away again, it leaves a whole number, which is then in the sum's lowest bits too.
-    const WHOLE: f32 = (3 << 22) as f32;
     // ln 2 in two parts: `n` times the first, which has few bits, is exact.
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
     const POLYNOMIAL: [f32; 5] = [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
@@ -26,7 +24,7 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
     }
     let power = multiply_add::<FMA>(sum * r, r, r) + 1.0; // e^r
     // In two steps: 2^n itself may be too large or too small for a number where the result is not.
-    let n = shifted.to_bits().wrapping_sub(WHOLE.to_bits()) as i32;
+    let n = whole(shifted);
     let half = n >> 1;
     power * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }

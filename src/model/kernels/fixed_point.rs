@@ -80,11 +80,10 @@ impl<X: Element> Loop for Rounding<'_, X> {
     }
 }
 
-/// The nearest whole number, ties to even: with 1.5 * 2^23 added a number has no bits left for a fraction, and its lowest are
-/// that number.
+/// The nearest whole number that there is room for, ties to even.
 #[inline(always)]
 fn nearest(x: f32) -> i16 {
-    (x.min(f32::from(i16::MAX)) + 12_582_912.0).to_bits() as i16
+    vector::whole(x.min(f32::from(i16::MAX)) + vector::WHOLE) as i16
 }
 
 /// What the whole numbers of a group are multiplied with to be its numbers, and its inverse. For a group that holds an infinity

@@ -101,10 +101,10 @@ impl<T: Element, C: Rounds> Loop for QuantizedRow<'_, T, C> {
     }
 }
 
-/// The nearest code, ties to even: with 1.5 * 2^23 added a number has no bits left for a fraction, and its lowest are the code.
+/// The nearest code, ties to even.
 #[inline(always)]
 fn nearest<C: Rounds>(code: f32) -> i8 {
-    (code.clamp(C::BOUNDS.0, C::BOUNDS.1) + 12_582_912.0).to_bits() as i8
+    vector::whole(code.clamp(C::BOUNDS.0, C::BOUNDS.1) + vector::WHOLE) as i8
 }
 
 /// A scale as it is stored, and its inverse: zero for a group of zeros.

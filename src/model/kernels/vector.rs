@@ -31,3 +31,13 @@ pub(super) fn run(work: impl Loop) {
 pub(super) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
+
+/// Added to a number of less than 2^22 it leaves no bits for a fraction: the sum's lowest bits are the nearest whole number, ties
+/// to even.
+pub(super) const WHOLE: f32 = (3 << 22) as f32;
+
+/// The whole number in such a sum.
+#[inline(always)]
+pub(super) fn whole(sum: f32) -> i32 {
+    sum.to_bits().wrapping_sub(WHOLE.to_bits()) as i32
+}

@@ -10,6 +10,7 @@ use std::arch::x86_64::*;
 #[cfg(target_arch = "x86_64")]
 use super::super::cpu::has_avx2_and_fma;
 use super::element::{Element, LANES};
+use super::few_rows::tree;
 use super::fixed_point::{FixedBlock, FixedRows};
 use super::quantized::{Codes, GROUP, PANEL, PanelBlock, Panels};
 
@@ -18,6 +19,16 @@ type Sums = [[f32; LANES]; PANEL];
 
 /// The products of all rows of `x` with `weight`: `put(row, first output, sums)` gets up to [`PANEL`] neighbours at a time.
 pub(super) fn multiply<C: Codes>(x: &FixedRows, weight: Panels<C>, put: &mut impl FnMut(usize, usize, &[f32])) {
+    multiply_with(add_block, x, weight, put);
+}
+
+/// [`multiply`] by a form of [`add_block`].
+fn multiply_with<C: Codes>(
+    add_block: fn(&PanelBlock<C>, &[FixedBlock], &mut [Sums]),
+    x: &FixedRows,
+    weight: Panels<C>,
+    put: &mut impl FnMut(usize, usize, &[f32]),
+) {
     let mut sums: Vec<Sums> = vec![[[0.0; LANES]; PANEL]; x.rows()];
     for (panel, blocks) in weight.blocks.chunks_exact(weight.blocks_a_panel).enumerate() {
         sums.fill([[0.0; LANES]; PANEL]);
@@ -127,21 +138,14 @@ fn add_block_portable<C: Codes>(block: &PanelBlock<C>, x: &[FixedBlock], sums: &
     }
 }
 
-/// Adds lanes up in pairs.
-#[inline]
-fn tree([a, b, c, d, e, f, g, h]: [f32; LANES]) -> f32 {
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
-}
-
 #[cfg(test)]
 mod tests {
     use tch::{Device, Kind, Tensor};
 
     use super::super::quantize;
-    use super::super::quantized::Codes;
     use super::super::stored::Stored;
     use super::super::tensors::Matrix;
-    use super::{FixedRows, LANES, PANEL, Panels, add_block_portable, multiply, tree};
+    use super::{FixedRows, add_block_portable, multiply, multiply_with};
     use crate::model::options::Quantization;
     use crate::model::weight::Weight;
 
@@ -170,8 +174,8 @@ mod tests {
         match (Stored::<f32>::of(weight).unwrap(), form) {
             (Stored::Int8(weight), Form::Chosen) => multiply(&x, weight, &mut put),
             (Stored::Int4(weight), Form::Chosen) => multiply(&x, weight, &mut put),
-            (Stored::Int8(weight), Form::Portable) => multiply_portable(&x, weight, &mut put),
-            (Stored::Int4(weight), Form::Portable) => multiply_portable(&x, weight, &mut put),
+            (Stored::Int8(weight), Form::Portable) => multiply_with(add_block_portable, &x, weight, &mut put),
+            (Stored::Int4(weight), Form::Portable) => multiply_with(add_block_portable, &x, weight, &mut put),
             (Stored::Plain(_), _) => unreachable!("it was quantised"),
         }
         Tensor::from_slice(&products).view([-1, OUTPUTS])
@@ -181,17 +185,6 @@ mod tests {
     enum Form {
         Chosen,
         Portable,
-    }
-
-    fn multiply_portable<C: Codes>(x: &FixedRows, weight: Panels<C>, put: &mut impl FnMut(usize, usize, &[f32])) {
-        for (panel, blocks) in weight.blocks.chunks_exact(weight.blocks_a_panel).enumerate() {
-            let mut sums = vec![[[0.0; LANES]; PANEL]; x.rows()];
-            blocks.iter().enumerate().for_each(|(index, block)| add_block_portable(block, x.block(index), &mut sums));
-            let first = panel * PANEL;
-            for (row, sums) in sums.iter().enumerate() {
-                put(row, first, &sums.map(tree)[..PANEL.min(weight.outputs - first)]);
-            }
-        }
     }
 
     #[test]
