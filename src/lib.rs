@@ -31,7 +31,7 @@
 //!
 //! `tests/structure.rs` checks what can be read off the source.
 //!
-//! * Only the engine's thread touches a tensor of the model.
+//! * Only the engine's threads touch a tensor of the model, each those of its own replica.
 //! * `engine` knows token ids, never text; `model` knows nothing of requests.
 //! * No protocol's folder reads another's.
 //! * The environment is read in `settings` only, and every limit that protects the process has one name there.

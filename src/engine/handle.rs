@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc as channel, oneshot};
 
+use super::loads::Loads;
 use super::plan::MemoryPlan;
 use super::prompt::Prompt;
-use super::queue::{Queue, Refused};
+use super::queue::Refused;
 use super::sampling::Sampling;
 use super::sequence::Sequence;
-use super::status::{Health, Load, Status};
+use super::shared::Shared;
+use super::status::{Health, Status};
 use super::step::{ModelRunner, Sampled};
 use super::stream::TokenStream;
 use super::worker;
@@ -20,7 +22,7 @@ use crate::error::{Error, Overload, Unavailable};
 /// What protects the engine, each with one name in `settings`.
 #[derive(Debug, Clone)]
 pub struct EngineLimits {
-    /// Sequences that run at the same time; the runner has as many slots.
+    /// Sequences that run at the same time; a runner has as many slots.
     pub max_batch_size: usize,
     /// Requests that may wait for a slot; one more is refused.
     pub max_queue: usize,
@@ -75,7 +77,10 @@ pub enum Ended {
     Deadline,
 }
 
-/// A cheap handle on the engine's thread, shared by all requests.
+/// Loads the model; called on the thread that will run it.
+pub type Loader = Box<dyn FnOnce() -> Result<Box<dyn ModelRunner>, String> + Send>;
+
+/// A cheap handle on the engine's threads, shared by all requests.
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
@@ -83,34 +88,12 @@ pub struct Engine {
     _handles: Arc<Handles>,
 }
 
-/// What the engine's thread and everybody else have in common.
-pub(super) struct Shared {
-    pub queue: Queue,
-    pub status: Status,
-    pub limits: EngineLimits,
-}
-
-/// When the last handle is gone the queue is closed, and the engine's thread ends once it is empty.
+/// When the last handle is gone the queue is closed, and the engine's threads end once it is empty.
 struct Handles(Arc<Shared>);
 
 impl Drop for Handles {
     fn drop(&mut self) {
         self.0.queue.close();
-    }
-}
-
-impl Shared {
-    fn load(&self) -> Load {
-        Load {
-            num_waiting: self.queue.len(),
-            num_running: self.status.num_running(),
-            num_slots: self.status.num_slots(),
-            mean_slot_time: self.status.mean_slot_time(),
-        }
-    }
-
-    pub fn overloaded(&self, why: Overload) -> Error {
-        Error::Overloaded { why, retry_after: self.load().retry_after() }
     }
 }
 
@@ -121,14 +104,27 @@ impl Engine {
         limits: EngineLimits,
         load: impl FnOnce() -> Result<Box<dyn ModelRunner>, String> + Send + 'static,
     ) -> (Engine, oneshot::Receiver<Result<(), String>>) {
-        let (queue, status) = (Queue::new(limits.max_queue), Status::loading(limits.max_batch_size));
-        let shared = Arc::new(Shared { queue, status, limits });
+        Engine::start_replicas(limits, vec![Box::new(load)])
+    }
+
+    /// [`Engine::start`] with a thread for each of several replicas of one model, on devices of their own: requests wait in one
+    /// queue, and each starts on the least loaded. `limits` bound each replica, `max_queue` all of them. The receiver gets the
+    /// outcome once all are loaded, or one is not.
+    pub fn start_replicas(
+        limits: EngineLimits,
+        loaders: Vec<Loader>,
+    ) -> (Engine, oneshot::Receiver<Result<(), String>>) {
+        let shared = Arc::new(Shared::new(loaders.len(), limits));
         let (loaded, outcome) = oneshot::channel();
-        let thread_shared = shared.clone();
-        std::thread::Builder::new()
-            .name("engine".to_owned())
-            .spawn(move || worker::main(load, loaded, &thread_shared))
-            .expect("the operating system refused a thread");
+        let loads = Arc::new(Loads::new(loaders.len(), loaded));
+        for (replica, load) in loaders.into_iter().enumerate() {
+            let (shared, loads) = (shared.clone(), loads.clone());
+            let tell = move |outcome| loads.tell(outcome);
+            std::thread::Builder::new()
+                .name(format!("engine-{replica}"))
+                .spawn(move || worker::main(replica, load, tell, &shared))
+                .expect("the operating system refused a thread");
+        }
         (Engine { _handles: Arc::new(Handles(shared.clone())), shared, plan: None }, outcome)
     }
 
@@ -140,7 +136,7 @@ impl Engine {
     /// Queues `request`. Errors where the queue is full, the request could never run or not before its deadline, or nobody is
     /// served; dropping the stream cancels.
     pub fn submit(&self, request: Request) -> Result<TokenStream, Error> {
-        self.check_ready()?;
+        self.shared.check_open()?;
         self.check_size(&request)?;
         self.check_deadline(&request)?;
         let deadline = request.deadline;
@@ -182,7 +178,7 @@ impl Engine {
     }
 
     pub fn health(&self) -> Health {
-        self.shared.status.health()
+        self.shared.health()
     }
 
     /// The reason why nobody is served at the moment, as an error.
@@ -195,18 +191,20 @@ impl Engine {
 
     /// It has been ready, whatever it is now.
     pub fn was_ready(&self) -> bool {
-        self.shared.status.was_ready()
+        self.shared.replicas.iter().all(Status::was_ready)
     }
 
-    /// How long the engine's thread has been at one turn of its work: one step, however long the prompt or large the picture
-    /// in it. `None` while it has nothing to do or loads the model.
+    /// How long a thread of the engine has been at one turn of its work: one step, however long the prompt or large the picture
+    /// in it; the longest of them. `None` while they have nothing to do or load the model.
     pub fn busy_for(&self) -> Option<Duration> {
-        self.shared.status.busy_for()
+        self.shared.replicas.iter().filter_map(Status::busy_for).max()
     }
 
     /// Refuses requests from now on; those accepted are finished.
     pub fn drain(&self) {
-        self.shared.status.set_health(Health::Unavailable(Unavailable::ShuttingDown));
+        for status in &self.shared.replicas {
+            status.set_health(Health::Unavailable(Unavailable::ShuttingDown));
+        }
     }
 
     /// Requests that wait for a slot.
@@ -216,26 +214,37 @@ impl Engine {
 
     /// Sequences that hold a slot.
     pub fn num_running(&self) -> usize {
-        self.shared.status.num_running()
+        self.shared.sum(Status::num_running)
+    }
+
+    /// Sequences that each replica runs.
+    pub fn num_running_each(&self) -> Vec<usize> {
+        self.shared.replicas.iter().map(Status::num_running).collect()
+    }
+
+    /// Sequences that can run at once, as long as they are what they are.
+    pub fn num_slots(&self) -> usize {
+        self.shared.sum(Status::num_slots)
     }
 
     /// Tokens that the running sequences may grow to together, of [`EngineLimits::max_kv_tokens`].
     pub fn num_reserved_tokens(&self) -> usize {
-        self.shared.status.num_reserved_tokens()
+        self.shared.sum(Status::num_reserved_tokens)
     }
 
     /// How often the engine had nothing to do and looked whether anything was still held.
     pub fn num_checks(&self) -> u64 {
-        self.shared.status.num_checks()
+        self.shared.replicas.iter().map(Status::num_checks).sum()
     }
 
     /// How often it had nothing to do and yet something was held for somebody. Anything but 0 is a bug.
     pub fn num_leaks(&self) -> u64 {
-        self.shared.status.num_leaks()
+        self.shared.replicas.iter().map(Status::num_leaks).sum()
     }
 
+    /// What bounds a request, and what all replicas together can do.
     pub fn limits(&self) -> &EngineLimits {
-        &self.shared.limits
+        &self.shared.total
     }
 
     /// Where the limits come from; `None` where nobody planned.

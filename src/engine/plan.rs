@@ -40,7 +40,7 @@ pub struct Wanted {
 /// What is served within which memory.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MemoryPlan {
-    /// Where the model computes.
+    /// Where the model computes: a device, or several with a whole model and memory like this each.
     pub device: String,
     /// `None` where nobody knows: then nothing is clamped.
     pub available_bytes: Option<u64>,

@@ -1,8 +1,10 @@
 //! The policy as a whole, on generated cases: sequences of any length come, run, are cancelled and end.
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
-use super::scheduler::{Room, Work, admit, share};
+use super::scheduler::{Room, Work, choose, share};
 
 /// A request, and when it comes and may be cancelled, counted in steps.
 #[derive(Debug, Clone)]
@@ -65,59 +67,72 @@ proptest! {
     #[test]
     fn whoever_comes_is_served_within_every_budget(
         arrivals in arrivals(400),
+        num_replicas in 1..4_usize,
         num_slots in 1..6_usize,
         num_kv_tokens in 400..1200_usize,
         chunk in 1..100_usize,
     ) {
         let num_arrivals = arrivals.len();
         let mut arrivals = arrivals.into_iter().enumerate().peekable();
-        let (mut waiting, mut running) = (Vec::<(usize, Arrival)>::new(), Vec::<(usize, Running)>::new());
+        let mut waiting = VecDeque::<(usize, Arrival)>::new();
+        let mut replicas: Vec<Vec<Running>> = (0..num_replicas).map(|_| Vec::new()).collect();
         let (mut num_ended, mut last_started) = (0, None);
         for step in 0.. {
             while let Some(arrival) = arrivals.next_if(|(_, arrival)| arrival.step <= step) {
-                waiting.push(arrival);
+                waiting.push_back(arrival);
             }
-            let before = waiting.len() + running.len();
+            let num_held = |waiting: &VecDeque<_>, replicas: &[Vec<Running>]| {
+                waiting.len() + replicas.iter().map(Vec::len).sum::<usize>()
+            };
+            let before = num_held(&waiting, &replicas);
             let is_cancelled = |arrival: &Arrival| arrival.cancelled_at.is_some_and(|at| at <= step);
             waiting.retain(|(_, arrival)| !is_cancelled(arrival));
-            running.retain(|(_, running)| !is_cancelled(&running.arrival));
-            num_ended += before - waiting.len() - running.len();
+            replicas.iter_mut().for_each(|running| running.retain(|running| !is_cancelled(&running.arrival)));
+            num_ended += before - num_held(&waiting, &replicas);
 
             let promised = |arrival: &Arrival| arrival.num_prompt + arrival.num_new;
-            let reserved: usize = running.iter().map(|(_, running)| promised(&running.arrival)).sum();
-            let room = Room { num_slots: num_slots - running.len(), num_kv_tokens: num_kv_tokens - reserved };
-            let count = admit(waiting.iter().map(|(_, arrival)| promised(arrival)), room);
-            for (index, arrival) in waiting.drain(..count) {
-                prop_assert!(last_started < Some(index), "{index} started after {last_started:?}");
-                last_started = Some(index);
-                running.push((index, Running { arrival, num_read: 0, num_generated: 0 }));
+            let reserved = |running: &[Running]| running.iter().map(|running| promised(&running.arrival)).sum::<usize>();
+            let room = |running: &Vec<Running>| Room {
+                num_slots: num_slots - running.len(),
+                num_kv_tokens: num_kv_tokens - reserved(running),
+            };
+            while let Some((index, arrival)) = waiting.front() {
+                let rooms: Vec<Room> = replicas.iter().map(room).collect();
+                let prefix = arrival.num_prompt as u64;
+                let Some(chosen) = choose(promised(arrival), prefix, &rooms) else { break };
+                prop_assert!(last_started < Some(*index), "{index} started after {last_started:?}");
+                last_started = Some(*index);
+                let (_, arrival) = waiting.pop_front().unwrap();
+                replicas[chosen].push(Running { arrival, num_read: 0, num_generated: 0 });
             }
-            let reserved: usize = running.iter().map(|(_, running)| promised(&running.arrival)).sum();
-            prop_assert!(running.len() <= num_slots && reserved <= num_kv_tokens, "{reserved} of {num_kv_tokens}");
-            prop_assert!(waiting.is_empty() || !running.is_empty(), "somebody waits for nobody");
+            prop_assert!(waiting.is_empty() || replicas.iter().any(|running| !running.is_empty()), "somebody waits for nobody");
 
-            let work: Vec<Work> = running.iter().map(|(_, running)| running.work(chunk)).collect();
-            let shares = share(&work, chunk);
-            let mut prefill = (0, 0); // (tokens, sequences)
-            for (work, share) in work.iter().zip(&shares) {
-                match work {
-                    Work::Decode => prop_assert_eq!(*share, 1),
-                    Work::Prefill { num_tokens, .. } => {
-                        prop_assert!(*share == 0 || share == num_tokens, "a chunk was cut");
-                        prefill = (prefill.0 + share, prefill.1 + usize::from(*share > 0));
+            for running in &mut replicas {
+                let reserved = reserved(running);
+                prop_assert!(running.len() <= num_slots && reserved <= num_kv_tokens, "{reserved} of {num_kv_tokens}");
+                let work: Vec<Work> = running.iter().map(|running| running.work(chunk)).collect();
+                let shares = share(&work, chunk);
+                let mut num_tokens_of_prompts = 0;
+                for (work, share) in work.iter().zip(&shares) {
+                    match work {
+                        Work::Decode => prop_assert_eq!(*share, 1),
+                        Work::Prefill { num_tokens, .. } => {
+                            prop_assert!(*share == 0 || share == num_tokens, "a chunk was cut");
+                            num_tokens_of_prompts += share;
+                        }
                     }
                 }
-            }
-            prop_assert!(prefill.0 <= chunk, "{} tokens of prompts in a step of {chunk}", prefill.0);
-            let oldest = work.iter().position(|work| *work != Work::Decode);
-            prop_assert!(oldest.is_none_or(|oldest| shares[oldest] > 0), "the oldest prompt was passed over");
+                prop_assert!(num_tokens_of_prompts <= chunk, "{num_tokens_of_prompts} tokens of prompts in a step of {chunk}");
+                let oldest = work.iter().position(|work| *work != Work::Decode);
+                prop_assert!(oldest.is_none_or(|oldest| shares[oldest] > 0), "the oldest prompt was passed over");
 
-            for ((_, running), share) in running.iter_mut().zip(&shares) {
-                running.advance(*share);
+                for (running, share) in running.iter_mut().zip(&shares) {
+                    running.advance(*share);
+                }
+                let before = running.len();
+                running.retain(|running| running.num_generated < running.arrival.num_new);
+                num_ended += before - running.len();
             }
-            let before = running.len();
-            running.retain(|(_, running)| running.num_generated < running.arrival.num_new);
-            num_ended += before - running.len();
             if num_ended == num_arrivals {
                 break;
             }

@@ -1,26 +1,28 @@
-//! Who starts, and which sequences a step serves with how many tokens: the policy, pure and on its own.
+//! Who starts where, and which sequences a step serves with how many tokens: the policy, pure and on its own.
 
-/// What is free for those who wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a replica has free for those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Room {
     pub num_slots: usize,
     /// Tokens whose keys and values nobody has reserved.
     pub num_kv_tokens: usize,
 }
 
-/// How many of those who wait may start now, `promised` being the tokens that each may grow to, in order of arrival.
+/// On which replica the first of those who wait should start now, where it may grow to `promised` tokens and begins with
+/// `prefix`, a digest. `None` where it has to wait.
 ///
-/// Each needs a slot, and room for all that it may become: whoever runs can run to its end. Nobody overtakes: one that needs
+/// It needs a slot, and room for all that it may become: whoever runs can run to its end. Nobody overtakes: one that needs
 /// much room waits until enough have ended, and those behind it wait with it. So it starts for certain, after at most those
 /// that ran when it became the first, which letting small ones past would not promise.
-pub(super) fn admit(promised: impl Iterator<Item = usize>, room: Room) -> usize {
-    let mut free = room.num_kv_tokens;
-    let fitting = promised.take(room.num_slots).take_while(|tokens| {
-        let fits = *tokens <= free;
-        free = free.saturating_sub(*tokens);
-        fits
-    });
-    fitting.count()
+///
+/// Of several replicas with room it is the least loaded. Of those equally loaded the prefix decides, so that prompts which
+/// begin alike come together as far as that costs nothing.
+pub(super) fn choose(promised: usize, prefix: u64, rooms: &[Room]) -> Option<usize> {
+    let has_room = |room: &Room| room.num_slots > 0 && room.num_kv_tokens >= promised;
+    let most_slots = rooms.iter().filter(|room| has_room(room)).map(|room| room.num_slots).max()?;
+    let is_least_loaded = |index: &usize| has_room(&rooms[*index]) && rooms[*index].num_slots == most_slots;
+    let least_loaded: Vec<usize> = (0..rooms.len()).filter(is_least_loaded).collect();
+    Some(least_loaded[(prefix % least_loaded.len() as u64) as usize])
 }
 
 /// What a running sequence would do in the next step.
@@ -58,7 +60,7 @@ pub(super) fn share(work: &[Work], budget: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::Work::{self, Decode};
-    use super::{Room, admit, share};
+    use super::{Room, choose, share};
 
     fn prompt(num_tokens: usize) -> Work {
         Work::Prefill { num_tokens, cost: num_tokens }
@@ -69,21 +71,23 @@ mod tests {
     }
 
     #[test]
-    fn as_many_start_as_there_are_slots() {
-        assert_eq!(admit([10, 10, 10].into_iter(), room(2, 1000)), 2);
-        assert_eq!(admit([10, 10].into_iter(), room(5, 1000)), 2);
-        assert_eq!(admit([].into_iter(), room(5, 1000)), 0);
+    fn who_starts_needs_a_slot_and_room_for_all_that_it_may_become() {
+        assert_eq!(choose(1000, 7, &[room(1, 1000)]), Some(0));
+        assert_eq!(choose(1001, 7, &[room(1, 1000)]), None);
+        assert_eq!(choose(1, 7, &[room(0, 1000)]), None);
     }
 
     #[test]
-    fn nobody_starts_without_room_for_all_that_it_may_become() {
-        assert_eq!(admit([600, 400, 1].into_iter(), room(5, 1000)), 2);
-        assert_eq!(admit([1001].into_iter(), room(5, 1000)), 0);
+    fn it_starts_where_the_fewest_run() {
+        assert_eq!(choose(10, 7, &[room(1, 1000), room(3, 1000), room(2, 1000)]), Some(1));
+        assert_eq!(choose(10, 7, &[room(1, 1000), room(3, 5), room(0, 1000)]), Some(0));
     }
 
     #[test]
-    fn a_small_one_does_not_overtake_a_big_one() {
-        assert_eq!(admit([900, 10].into_iter(), room(5, 500)), 0);
+    fn among_the_equally_loaded_a_prefix_stays_where_it_is() {
+        let even = [room(2, 1000), room(1, 1000), room(2, 900)];
+        let chosen: Vec<_> = (0..4).map(|prefix| choose(10, prefix, &even)).collect();
+        assert_eq!(chosen, [Some(0), Some(2), Some(0), Some(2)]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One request on the engine: how far it is, its next row, and what each sampled token means for it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -10,6 +11,9 @@ use super::prompt::PlacedPicture;
 use super::scheduler::Work;
 use super::step::{PictureRows, Row, Sample, Sampled, Score, Slot};
 use crate::error::Error;
+
+/// Tokens that prompts share if they begin alike: a system message or the tools, say.
+const PREFIX: usize = 64;
 
 pub(super) struct Sequence {
     request: Request,
@@ -40,6 +44,14 @@ impl Sequence {
     /// Tokens that it may grow to, and that keys and values are reserved for.
     pub(super) fn num_promised(&self) -> usize {
         self.request.prompt.len() + self.request.max_new_tokens
+    }
+
+    /// A digest of how the prompt begins.
+    pub(super) fn prefix(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let ids = &self.request.prompt.ids;
+        ids[..ids.len().min(PREFIX)].hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Prompt tokens that the slot lacks; 0 once the sequence decodes.

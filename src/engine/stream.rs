@@ -6,8 +6,9 @@ use std::time::Instant;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout_at;
 
-use super::handle::{Event, Shared};
+use super::handle::Event;
 use super::queue::Ticket;
+use super::shared::Shared;
 use crate::error::Overload;
 
 /// The events of one sequence. Dropping it cancels the sequence: one that waits is gone at once, one that runs frees its slot

@@ -1,52 +1,50 @@
-//! The engine's thread: it loads, uses and drops the model, and turns requests into steps and steps into tokens.
+//! A thread of the engine: it loads, uses and drops a replica of the model, and turns requests into steps and steps into
+//! tokens.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-
-use super::handle::Shared;
+use super::failure::{caught, is_out_of_memory};
+use super::handle::Loader;
 use super::scheduler::{self, Room, Work};
 use super::sequence::Sequence;
-use super::status::Health;
+use super::shared::Shared;
+use super::status::{Health, Status};
 use super::step::{Held, ModelRunner, Outcome, Outputs, Slot, Step};
 use crate::error::{Error, Overload, Unavailable};
 
-/// Loads the model and serves the queue until every handle is gone.
-pub(super) fn main(
-    load: impl FnOnce() -> Result<Box<dyn ModelRunner>, String>,
-    loaded: oneshot::Sender<Result<(), String>>,
-    shared: &Shared,
-) {
-    let _dead = MarkDead(shared);
-    let outcome = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| Err(panic_text(panic.as_ref())));
-    let (runner, outcome) = match outcome {
-        Ok(runner) => (Some(runner), Ok(())),
-        Err(reason) => (None, Err(reason)),
-    };
-    if runner.is_some() {
-        shared.status.finish_loading();
-    }
-    let _ = loaded.send(outcome);
-    if let Some(runner) = runner {
-        Worker::new(runner, shared).serve();
+/// Loads the replica with this index, tells what became of it, and serves the queue until every handle is gone.
+pub(super) fn main(replica: usize, load: Loader, tell: impl FnOnce(Result<(), String>), shared: &Shared) {
+    let _dead = MarkDead { replica, shared };
+    match caught(load).unwrap_or_else(Err) {
+        Ok(runner) => {
+            shared.replicas[replica].finish_loading();
+            tell(Ok(()));
+            Worker::new(replica, runner, shared).serve();
+        }
+        Err(reason) => tell(Err(reason)),
     }
 }
 
 /// Tells everybody when the thread ends, however it ends.
-struct MarkDead<'a>(&'a Shared);
+struct MarkDead<'a> {
+    replica: usize,
+    shared: &'a Shared,
+}
 
 impl Drop for MarkDead<'_> {
     fn drop(&mut self) {
-        self.0.status.set_health(Health::Unavailable(Unavailable::Unhealthy));
-        self.0.queue.abandon();
+        self.shared.replicas[self.replica].set_health(Health::Unavailable(Unavailable::Unhealthy));
+        self.shared.queue.leave(self.replica);
     }
 }
 
 struct Worker<'a> {
+    replica: usize,
     runner: Box<dyn ModelRunner>,
     shared: &'a Shared,
+    status: &'a Status,
+    /// Sequences that may run at once: as many as there are slots, until the memory turns out to be too small for that.
+    max_running: usize,
     /// In order of admission.
     running: Vec<Running>,
     free_slots: Vec<Slot>,
@@ -61,21 +59,30 @@ struct Running {
 }
 
 impl<'a> Worker<'a> {
-    fn new(runner: Box<dyn ModelRunner>, shared: &'a Shared) -> Worker<'a> {
-        let free_slots = all_slots(shared.limits.max_batch_size);
-        Worker { runner, shared, running: Vec::new(), free_slots, released: Vec::new() }
+    fn new(replica: usize, runner: Box<dyn ModelRunner>, shared: &'a Shared) -> Worker<'a> {
+        let max_running = shared.limits.max_batch_size;
+        Worker {
+            replica,
+            runner,
+            shared,
+            status: &shared.replicas[replica],
+            max_running,
+            running: Vec::new(),
+            free_slots: all_slots(max_running),
+            released: Vec::new(),
+        }
     }
 
     fn serve(&mut self) {
         loop {
-            if self.running.is_empty() && self.shared.queue.is_empty() {
+            if self.running.is_empty() && !self.shared.queue.has_one(self.replica, self.room()) {
                 self.rest();
-                self.shared.status.set_idle();
-                if !self.shared.queue.wait() {
+                self.status.set_idle();
+                if !self.shared.queue.wait(self.replica, self.room()) {
                     return;
                 }
             }
-            self.shared.status.beat();
+            self.status.beat();
             self.end_cancelled();
             self.end_late();
             self.admit();
@@ -101,18 +108,12 @@ impl<'a> Worker<'a> {
 
     /// Starts whoever comes next, as long as there is room.
     fn admit(&mut self) {
-        loop {
-            let admitted = self.shared.queue.take(self.room());
-            if admitted.is_empty() {
-                break;
-            }
-            for sequence in admitted {
-                self.start(sequence);
-            }
+        while let Some(sequence) = self.shared.queue.take(self.replica, self.room()) {
+            self.start(sequence);
         }
-        let is_full = self.free_slots.is_empty() || !self.shared.queue.is_empty();
-        let num_slots = if is_full { self.running.len() } else { self.shared.limits.max_batch_size };
-        self.shared.status.set_slots(num_slots);
+        let is_full = self.room().num_slots == 0 || !self.shared.queue.is_empty();
+        let num_slots = if is_full { self.running.len() } else { self.max_running };
+        self.status.set_slots(num_slots);
     }
 
     fn start(&mut self, sequence: Sequence) {
@@ -130,7 +131,7 @@ impl<'a> Worker<'a> {
 
     fn room(&self) -> Room {
         let num_kv_tokens = self.shared.limits.max_kv_tokens.saturating_sub(self.num_reserved_tokens());
-        Room { num_slots: self.free_slots.len(), num_kv_tokens }
+        Room { num_slots: self.max_running.saturating_sub(self.running.len()), num_kv_tokens }
     }
 
     /// Tokens that the running sequences may grow to.
@@ -139,7 +140,7 @@ impl<'a> Worker<'a> {
     }
 
     fn publish_running(&self) {
-        self.shared.status.set_running(self.running.len(), self.num_reserved_tokens());
+        self.status.set_running(self.running.len(), self.num_reserved_tokens());
     }
 
     /// One forward pass over the sequences that the scheduler chose.
@@ -153,7 +154,7 @@ impl<'a> Worker<'a> {
         let chosen = self.running.iter().zip(&shares).filter(|(_, share)| **share > 0);
         let rows = chosen.map(|(running, share)| running.sequence.row(running.slot, *share)).collect();
         let step = Step { released: std::mem::take(&mut self.released), rows };
-        match run_caught(self.runner.as_mut(), &step) {
+        match caught(|| self.runner.run(&step)) {
             Ok(outputs) => self.deliver(&shares, outputs),
             Err(message) => self.fail_step(&shares, &message),
         }
@@ -186,6 +187,9 @@ impl<'a> Worker<'a> {
     /// A failure inside the model ends the sequences of that step; what their slots hold is unknown.
     fn fail_step(&mut self, shares: &[usize], message: &str) {
         tracing::error!(reason = message, "a step failed");
+        if is_out_of_memory(message) {
+            self.run_fewer();
+        }
         for (running, _) in self.running.iter().zip(shares).filter(|(_, share)| **share > 0) {
             running.sequence.fail(Error::Generation { message: message.to_owned(), deterministic: false });
         }
@@ -193,8 +197,19 @@ impl<'a> Worker<'a> {
         self.end_where(|_| shares.next().is_some_and(|share| *share > 0));
     }
 
+    /// The memory did not suffice for as many as run: from now on one less does.
+    fn run_fewer(&mut self) {
+        self.max_running = self.running.len().saturating_sub(1).max(1);
+        self.status.set_slots(self.max_running);
+        tracing::warn!(
+            max_running = self.max_running,
+            "the device ran out of memory: fewer sequences run at once until the server is started anew; a smaller \
+             --memory, --max-batch-size or --max-model-len keeps it from happening"
+        );
+    }
+
     fn end_where(&mut self, mut has_ended: impl FnMut(&Running) -> bool) {
-        let (free_slots, released, status) = (&mut self.free_slots, &mut self.released, &self.shared.status);
+        let (free_slots, released, status) = (&mut self.free_slots, &mut self.released, self.status);
         self.running.retain(|running| {
             let ended = has_ended(running);
             if ended {
@@ -215,11 +230,11 @@ impl<'a> Worker<'a> {
         if held != Held::default() || lost_slots > 0 {
             self.free_leak(held, lost_slots);
         }
-        self.shared.status.record_check();
+        self.status.record_check();
     }
 
     fn free_leak(&mut self, held: Held, lost_slots: usize) {
-        self.shared.status.record_leak();
+        self.status.record_leak();
         let Held { sequences, kv_tokens, pictures } = held;
         tracing::error!(
             sequences,
@@ -240,7 +255,7 @@ impl<'a> Worker<'a> {
             return;
         }
         let step = Step { released: std::mem::take(&mut self.released), rows: Vec::new() };
-        if let Err(message) = run_caught(self.runner.as_mut(), &step) {
+        if let Err(message) = caught(|| self.runner.run(&step)) {
             tracing::error!(reason = message, "freeing memory failed");
         }
     }
@@ -249,20 +264,4 @@ impl<'a> Worker<'a> {
 /// The first one last: slots are taken from the end.
 fn all_slots(num_slots: usize) -> Vec<Slot> {
     (0..num_slots).rev().map(Slot).collect()
-}
-
-/// Runs a step; a panic of the model (a libtorch failure is one) becomes its text.
-fn run_caught(runner: &mut dyn ModelRunner, step: &Step) -> Result<Outputs, String> {
-    // Unwind safety: after a panic only slots that begin anew are used again (`Row::start` is 0).
-    catch_unwind(AssertUnwindSafe(|| runner.run(step))).map_err(|panic| panic_text(panic.as_ref()))
-}
-
-/// The first line of a panic's message: libtorch's own carry a C++ backtrace behind it.
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("the model panicked");
-    text.lines().next().unwrap_or(text).to_owned()
 }

@@ -17,7 +17,7 @@ use crate::telemetry::Gauges;
 pub(super) async fn metrics(service: web::Data<Service>) -> HttpResponse {
     let gauges = gauges(&service);
     // The toolkit says no more about its two, and whoever reads them line by line expects no more.
-    let toolkits = format!("inf_batch_current_size {}\ninf_queue_size {}\n", gauges.num_running, gauges.num_waiting);
+    let toolkits = format!("inf_batch_current_size {}\ninf_queue_size {}\n", service.num_running(), gauges.num_waiting);
     let text = toolkits + &service.metrics().render(&gauges);
     HttpResponse::Ok().content_type(ContentType::plaintext()).body(text)
 }
@@ -26,7 +26,8 @@ fn gauges(service: &Service) -> Gauges {
     let engine = service.engine();
     let kv_tokens_reserved = engine.num_reserved_tokens();
     Gauges {
-        num_running: engine.num_running(),
+        num_running: engine.num_running_each(),
+        num_slots: engine.num_slots(),
         num_waiting: engine.queue_len(),
         kv_tokens_reserved,
         kv_usage_ratio: kv_tokens_reserved as f64 / engine.limits().max_kv_tokens.max(1) as f64,

@@ -72,7 +72,7 @@ pub struct ServedModel {
     pub pipeline_tag: &'static str,
     /// "bfloat16" or "float32".
     pub dtype: &'static str,
-    /// "cpu" or "cuda:0".
+    /// "cpu", "cuda:0" or "cuda:0,cuda:1".
     pub device: String,
 }
 
@@ -85,7 +85,7 @@ pub struct VertexRoutes {
 
 impl ServedModel {
     /// "cpu" or "cuda".
-    fn device_type(&self) -> &str {
-        self.device.split(':').next().unwrap_or(&self.device)
+    pub fn device_type(&self) -> &str {
+        self.device.split([':', ',']).next().unwrap_or(&self.device)
     }
 }

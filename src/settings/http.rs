@@ -127,7 +127,7 @@ impl ServeSettings {
     pub fn http(&self, mut model: ServedModel, api_keys: ApiKeys) -> HttpSettings {
         model.name = self.served_model_name.clone().unwrap_or(model.name);
         let http = &self.http;
-        let stall_limit_s = if model.device == "cpu" { CPU_STALL_LIMIT_S } else { GPU_STALL_LIMIT_S };
+        let stall_limit_s = if model.device_type() == "cpu" { CPU_STALL_LIMIT_S } else { GPU_STALL_LIMIT_S };
         let is_vertex = http.aip_mode.as_deref() == Some("PREDICTION");
         HttpSettings {
             model,

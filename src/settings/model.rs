@@ -21,9 +21,16 @@ pub struct ModelSettings {
     /// Branch, tag or commit of a hub id.
     #[arg(long, env = "SARDINE_REVISION", default_value = "main")]
     pub revision: String,
-    /// `cuda` fails where no GPU answers; `auto` takes one where it does.
-    #[arg(long, env = "SARDINE_DEVICE", default_value = "auto", value_name = "auto|cpu|cuda[:N]")]
-    pub device: DeviceChoice,
+    /// `cuda` fails where no GPU answers; `auto` takes one where it does. Several, as in `cuda:0,cuda:1`: each gets the whole
+    /// model, and requests go to the least loaded.
+    #[arg(
+        long = "device",
+        env = "SARDINE_DEVICE",
+        default_value = "auto",
+        value_delimiter = ',',
+        value_name = "auto|cpu|cuda[:N]"
+    )]
+    pub devices: Vec<DeviceChoice>,
     /// `auto`: bfloat16, as the checkpoint is stored.
     #[arg(long, env = "SARDINE_DTYPE", default_value = "auto", value_name = "auto|bfloat16|float32")]
     pub dtype: DtypeChoice,
@@ -34,7 +41,7 @@ pub struct ModelSettings {
     /// 32768 where one such sequence fits, at most the checkpoint's.
     #[arg(long, env = "SARDINE_MAX_MODEL_LEN", value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_model_len: Option<u32>,
-    /// Memory for the weights and all that is computed. Default: what is free on the device, less a reserve.
+    /// Memory for the weights and all that is computed, on each device. Default: what is free there, less a reserve.
     #[arg(long, env = "SARDINE_MEMORY", value_name = "48GiB", value_parser = bytes)]
     pub memory: Option<u64>,
     /// CPU threads that compute. Default: one a core, and one for a small model.
@@ -83,7 +90,7 @@ pub struct HubFlags {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Engine")]
 pub struct EngineFlags {
-    /// Sequences that run at the same time; fewer where the memory is short.
+    /// Sequences that run at the same time on a device; fewer where the memory is short.
     #[arg(long, env = "SARDINE_MAX_BATCH_SIZE", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub max_batch_size: u32,
     /// Requests that may wait; one more is answered 429.
@@ -104,10 +111,10 @@ impl HubFlags {
 }
 
 impl ModelSettings {
-    /// How to load a model that serves `max_batch_size` sequences at once.
-    pub fn load_options(&self, max_batch_size: usize) -> LoadOptions {
+    /// How to load a model on `device` that serves `max_batch_size` sequences at once.
+    pub fn load_options(&self, device: DeviceChoice, max_batch_size: usize) -> LoadOptions {
         LoadOptions {
-            device: self.device,
+            device,
             dtype: self.dtype,
             quantize: self.quantize,
             max_batch_size,

@@ -1,5 +1,6 @@
 //! Puts the parts together: settings -> checkpoint -> memory plan -> chat, media, engine with the model in it -> service.
 
+mod devices;
 mod memory;
 
 use std::path::Path;
@@ -8,14 +9,17 @@ use tokio::sync::oneshot;
 
 use crate::chat::Chat;
 use crate::checkpoint::{Checkpoint, Files};
-use crate::engine::{Engine, MemoryPlan, ModelRunner, PictureDemand, PicturePlace, PictureRoom, Wanted, warm_up};
+use crate::engine::{
+    Engine, Loader, MemoryPlan, ModelRunner, PictureDemand, PicturePlace, PictureRoom, Wanted, warm_up,
+};
 use crate::generation::Service;
 use crate::http::ServedModel;
 use crate::media::{Media, PictureCosts};
-use crate::model::{self, Dtype, PerToken, Place};
+use crate::model::{self, Dtype, LoadOptions, PerToken};
 use crate::progress::Progress;
 use crate::settings::ModelSettings;
 use crate::startup::{Phase, Startup};
+use devices::Devices;
 
 /// Where the platform mounts the model of an endpoint.
 const MOUNTED: &str = "/repository";
@@ -40,25 +44,35 @@ pub async fn start_telling(settings: &ModelSettings, startup: Startup) -> Result
     let checkpoint = find_checkpoint(settings, Files::All, &startup).await?;
     startup.enter(Phase::Loading);
     let config = model::Config::load(&checkpoint)?;
-    let plan = plan_for(settings, &checkpoint, &config)?;
+    let devices = Devices::find(settings)?;
+    let plan = plan_for(settings, &devices, &checkpoint, &config)?;
     let per_token = model::per_token(&config, settings.precision(&config));
     tell(&plan);
-    let (options, weights) = (settings.load_options(plan.max_batch_size), checkpoint.clone());
-    let told = startup.clone();
-    let (engine, loaded) = Engine::start(settings.engine_limits(&plan), move || {
-        let progress = Progress::new("loading weights", &told, Phase::Loading);
-        let mut runner = model::load(&weights, &options, &|done, total| progress.set(done, total))?;
-        drop(progress);
-        told.enter(Phase::WarmingUp);
-        let took = warm_up(&mut runner)?;
-        tracing::info!(ms = took.as_millis() as u64, "the model has run for the first time");
-        Ok(Box::new(runner) as Box<dyn ModelRunner>)
+    let loaders = devices.choices().enumerate().map(|(replica, device)| {
+        // The first tells how far all are: they do the same at the same time.
+        let told = (replica == 0).then(|| startup.clone());
+        loader(checkpoint.clone(), settings.load_options(device, plan.max_batch_size), told)
     });
+    let (engine, loaded) = Engine::start_replicas(settings.engine_limits(&plan), loaders.collect());
     let chat = Chat::load(&checkpoint, settings.special_text())?;
     let media = Media::start(&checkpoint, settings.media.limits(&plan))?;
     let model = served_model(settings, &checkpoint, &config, &plan);
     let service = Service::new(chat, media, engine.with_memory_plan(plan)).with_startup(startup);
     Ok(Started { service, model, per_token, loaded })
+}
+
+/// Loads the model and lets it run for the first time; says so on `told`.
+fn loader(checkpoint: Checkpoint, options: LoadOptions, told: Option<Startup>) -> Loader {
+    Box::new(move || {
+        let progress = told.as_ref().map(|told| Progress::new("loading weights", told, Phase::Loading));
+        let tell = |done, total| progress.iter().for_each(|progress| progress.set(done, total));
+        let mut runner = model::load(&checkpoint, &options, &tell)?;
+        drop(progress);
+        told.iter().for_each(|told| told.enter(Phase::WarmingUp));
+        let took = warm_up(&mut runner)?;
+        tracing::info!(device = %options.device, ms = took.as_millis() as u64, "the model has run for the first time");
+        Ok(Box::new(runner) as Box<dyn ModelRunner>)
+    })
 }
 
 /// What clients are told of the model. Its name is the hub id, the folder, or fry.
@@ -82,7 +96,7 @@ fn served_model(
 /// What [`start`] would serve within the memory there is. Loads no weights, and downloads none.
 pub async fn plan(settings: &ModelSettings) -> Result<MemoryPlan, String> {
     let checkpoint = find_checkpoint(settings, Files::AllButWeights, &Startup::new()).await?;
-    plan_for(settings, &checkpoint, &model::Config::load(&checkpoint)?)
+    plan_for(settings, &Devices::find(settings)?, &checkpoint, &model::Config::load(&checkpoint)?)
 }
 
 /// The model that was given, else the mounted one, else the one inside the binary; says which.
@@ -106,7 +120,13 @@ async fn find_checkpoint(settings: &ModelSettings, files: Files, startup: &Start
     Checkpoint::from_hub_with(files, model, &settings.hub_settings(), startup).await
 }
 
-fn plan_for(settings: &ModelSettings, checkpoint: &Checkpoint, config: &model::Config) -> Result<MemoryPlan, String> {
+/// What each device serves; of unequal ones, what the least of them can.
+fn plan_for(
+    settings: &ModelSettings,
+    devices: &Devices,
+    checkpoint: &Checkpoint,
+    config: &model::Config,
+) -> Result<MemoryPlan, String> {
     let trained_len = config.text.max_position_embeddings;
     let max_model_len = max_model_len(settings.max_model_len, trained_len)?;
     let max_batch_size = settings.engine.max_batch_size as usize;
@@ -117,20 +137,16 @@ fn plan_for(settings: &ModelSettings, checkpoint: &Checkpoint, config: &model::C
         picture_tokens: costs_of_pictures.largest,
     };
     let costs = model::costs(config, settings.precision(config), largest);
-    let place = model::find_place(settings.device, &settings.cuda_library)?;
-    let free = match place {
-        Place::Cpu => memory::available(),
-        Place::Cuda { free_bytes, .. } => free_bytes,
-    };
-    let available = settings.memory.or(free.map(memory::without_reserve));
-    let (picture_place, of_pictures) = match place {
-        Place::Cpu => (PicturePlace::Device, available),
-        Place::Cuda { .. } => (PicturePlace::Host, memory::available().map(memory::without_reserve)),
+    let available = settings.memory.or_else(|| devices.free_each());
+    let (picture_place, of_pictures) = if devices.are_cpu() {
+        (PicturePlace::Device, available)
+    } else {
+        (PicturePlace::Host, memory::available().map(memory::without_reserve))
     };
     let room = picture_demand(settings, costs_of_pictures, max_model_len.unwrap_or(trained_len)).room(of_pictures);
     let pictures = PictureRoom { bytes: settings.media.picture_memory.unwrap_or(room), place: picture_place };
     let wanted = Wanted { max_batch_size, max_model_len, trained_len, pictures };
-    Ok(MemoryPlan::new(&costs, wanted, place.to_string(), available))
+    Ok(MemoryPlan::new(&costs, wanted, devices.name(), available))
 }
 
 /// The pictures that requests of up to `max_model_len` tokens may bring.

@@ -70,9 +70,12 @@ pub struct AnswerEnd {
 }
 
 /// What is, rather than what has been: read off when somebody asks.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Gauges {
-    pub num_running: usize,
+    /// Of each replica.
+    pub num_running: Vec<usize>,
+    /// Sequences that can run at once, as long as they are what they are.
+    pub num_slots: usize,
     pub num_waiting: usize,
     pub kv_tokens_reserved: usize,
     /// Of the memory for keys and values, the part that is reserved.
@@ -165,8 +168,12 @@ impl Metrics {
     /// Everything, in Prometheus' text format.
     pub fn render(&self, now: &Gauges) -> String {
         self.record(|| {
-            let (running, waiting) = (now.num_running as f64, now.num_waiting as f64);
+            let (running, waiting) = (now.num_running.iter().sum::<usize>() as f64, now.num_waiting as f64);
+            for (replica, running) in now.num_running.iter().enumerate() {
+                gauge!("sardine_replica_requests_running", "replica" => replica.to_string()).set(*running as f64);
+            }
             gauge!("sardine_requests_running").set(running);
+            gauge!("sardine_slots").set(now.num_slots as f64);
             gauge!("sardine_requests_waiting").set(waiting);
             gauge!("sardine_kv_usage_ratio").set(now.kv_usage_ratio);
             gauge!("sardine_kv_tokens_reserved").set(now.kv_tokens_reserved as f64);
@@ -222,6 +229,11 @@ fn describe() {
     describe_histogram!("sardine_request_seconds", "From a request's head to the last byte of its answer.");
     describe_histogram!("sardine_media_seconds", "A picture's way: fetch, decode, prepare.");
     describe_gauge!("sardine_requests_running", "Sequences that run.");
+    describe_gauge!("sardine_replica_requests_running", "Sequences that run on one of the devices.");
+    describe_gauge!(
+        "sardine_slots",
+        "Sequences that can run at once, as long as they are what they are: fewer where the memory is short."
+    );
     describe_gauge!("sardine_requests_waiting", "Sequences that wait for their turn.");
     describe_gauge!("sardine_kv_usage_ratio", "The reserved part of the memory for keys and values.");
     describe_gauge!(

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use sardine::engine::{
-    Ended, Engine, EngineLimits, Event, Held, ModelRunner, Outcome, Outputs, Prompt, Request, Row, Sampled, Sampling,
-    Score, Step, TokenStream,
+    Ended, Engine, EngineLimits, Event, Held, Loader, ModelRunner, Outcome, Outputs, Prompt, Request, Row, Sampled,
+    Sampling, Score, Step, TokenStream,
 };
 use sardine::error::Error;
 
@@ -17,17 +17,20 @@ pub const EOS: u32 = 50;
 /// Answers every token with the next number, and records the steps it was given. Waits for a permit before each step.
 struct Counter {
     steps: Arc<Mutex<Vec<Step>>>,
-    permits: mpsc::Receiver<()>,
+    permits: Arc<Mutex<mpsc::Receiver<()>>>,
     held: Arc<Mutex<Held>>,
+    /// Rows of a step that there is memory for.
+    capacity: usize,
 }
 
 impl ModelRunner for Counter {
     fn run(&mut self, step: &Step) -> Outputs {
         if !step.rows.is_empty() {
-            let _ = self.permits.recv();
+            let _ = self.permits.lock().unwrap().recv();
         }
         self.steps.lock().unwrap().push(step.clone());
         assert!(!step.rows.iter().any(|row| row.ids.contains(&PANICS)), "the kernel is broken\nat a place in C++");
+        assert!(step.rows.len() <= self.capacity, "CUDA out of memory. Tried to allocate 2.00 GiB.");
         let scores = step.rows.iter().map(|row| row.score.as_ref().map_or_else(Vec::new, score));
         Outputs { rows: step.rows.iter().map(answer).collect(), scores: scores.collect() }
     }
@@ -71,11 +74,29 @@ impl Bench {
 
     /// An engine whose model runs a step for every call of [`Bench::allow`].
     pub async fn held(limits: EngineLimits) -> Bench {
+        Bench::start(limits, 1, usize::MAX).await
+    }
+
+    /// [`Bench::held`] with several replicas of the model; a step of any takes a permit.
+    pub async fn replicas(num_replicas: usize, limits: EngineLimits) -> Bench {
+        Bench::start(limits, num_replicas, usize::MAX).await
+    }
+
+    /// [`Bench::held`] on a device whose memory suffices for steps of `capacity` rows.
+    pub async fn narrow(capacity: usize, limits: EngineLimits) -> Bench {
+        Bench::start(limits, 1, capacity).await
+    }
+
+    async fn start(limits: EngineLimits, num_replicas: usize, capacity: usize) -> Bench {
         let steps = Arc::new(Mutex::new(Vec::new()));
         let (permits, received) = mpsc::channel();
         let held = Arc::new(Mutex::new(Held::default()));
-        let runner = Counter { steps: steps.clone(), permits: received, held: held.clone() };
-        let (engine, loaded) = Engine::start(limits, move || Ok(Box::new(runner)));
+        let received = Arc::new(Mutex::new(received));
+        let loaders = (0..num_replicas).map(|_| {
+            let runner = Counter { steps: steps.clone(), permits: received.clone(), held: held.clone(), capacity };
+            Box::new(move || Ok(Box::new(runner) as Box<dyn ModelRunner>)) as Loader
+        });
+        let (engine, loaded) = Engine::start_replicas(limits, loaders.collect());
         loaded.await.unwrap().unwrap();
         Bench { engine, steps, held, permits: Some(permits) }
     }

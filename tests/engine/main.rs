@@ -4,5 +4,6 @@ mod admission;
 mod bench;
 mod deadlines;
 mod leaks;
+mod replicas;
 mod scoring;
 mod stepping;

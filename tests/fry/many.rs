@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::samples::{Sample, samples};
-use crate::server::Server;
+use crate::server::{Connection, Server};
 
 const CLIENTS: usize = 16;
 const REQUESTS_EACH: usize = 4;
@@ -117,16 +117,77 @@ async fn sixteen_clients_get_what_each_would_get_alone() {
     for sample in samples() {
         alone.push(Alone::ask(&server, sample).await);
     }
-    let clients = (0..CLIENTS).map(|number| client(&server, &alone, Random(number as u64)));
-    let num_answers: usize = join_all(clients).await.into_iter().sum();
+    let num_answers = clients(&server, &alone, REQUESTS_EACH, 0).await;
     assert!(num_answers > CLIENTS * REQUESTS_EACH / 2, "only {num_answers} requests were not given up");
     is_idle(&server, &alone[0]).await;
 }
 
+/// By hand, as it takes a while: `cargo test --release --test fry soak -- --ignored --nocapture`
+#[tokio::test]
+#[ignore = "10,000 requests"]
+async fn soak() {
+    const ROUNDS: usize = 10;
+    const EACH: usize = 1_000 / CLIENTS + 1;
+    let server = Server::start(&["--max-batch-size", "8", "--max-queue", "64"]).await;
+    let mut alone = Vec::new();
+    for sample in samples() {
+        alone.push(Alone::ask(&server, sample).await);
+    }
+    let mut memory = Vec::new();
+    for round in 0..ROUNDS {
+        let num_answers = clients(&server, &alone, EACH, round).await;
+        is_idle(&server, &alone[0]).await;
+        memory.push(server.resident_bytes());
+        println!("{} requests, {num_answers} waited for: {:.1} MB", CLIENTS * EACH, memory[round] as f64 / 1e6);
+    }
+    // The first round fills what is kept for good: the threads' stacks, the allocator's arenas.
+    let growth = *memory.last().unwrap() as f64 / memory[0] as f64 - 1.0;
+    assert!(growth < 0.02, "the memory grew by {:.1} % in {} rounds", 100.0 * growth, ROUNDS - 1);
+}
+
+#[tokio::test]
+async fn two_devices_share_the_work_and_answer_as_one() {
+    let one = Server::start(&["--dtype", "float32"]).await;
+    let two = Server::start(&["--dtype", "float32", "--device", "cpu,cpu", "--max-queue", "64"]).await;
+    let mut alone = Vec::new();
+    for sample in samples() {
+        alone.push(Alone::ask(&one, sample).await);
+    }
+    let is_shared = |metrics: &str| {
+        let running = |replica| sample(metrics, &format!("sardine_replica_requests_running{{replica=\"{replica}\"}}"));
+        running(0) > 0 && running(1) > 0
+    };
+    let (_, _) = tokio::join!(clients(&two, &alone, REQUESTS_EACH, 1), metrics_once(&two, is_shared));
+    is_idle(&two, &alone[0]).await;
+}
+
+#[tokio::test]
+async fn five_hundred_open_connections_leave_everybody_served() {
+    const CONNECTIONS: usize = 500;
+    let server = Server::start(&[]).await;
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(server.connect().await);
+    }
+    let everyone = connections.iter_mut().map(Connection::is_ready);
+    assert_eq!(join_all(everyone).await, [true; CONNECTIONS]);
+    let asked = &samples()[0];
+    assert_eq!(server.answer(asked.request()).await, asked.answer);
+    let everyone = connections.iter_mut().map(Connection::is_ready);
+    assert_eq!(join_all(everyone).await, [true; CONNECTIONS], "kept open, each is answered again");
+}
+
+/// All clients, each with `each` requests, other ones in every round; the number of those that were waited for.
+async fn clients(server: &Server, alone: &[Alone], each: usize, round: usize) -> usize {
+    let random = |number| Random((round * CLIENTS + number) as u64);
+    let clients = (0..CLIENTS).map(|number| client(server, alone, each, random(number)));
+    join_all(clients).await.into_iter().sum()
+}
+
 /// Asks one request after another; the number of those that were waited for.
-async fn client(server: &Server, alone: &[Alone], mut random: Random) -> usize {
+async fn client(server: &Server, alone: &[Alone], each: usize, mut random: Random) -> usize {
     let mut num_answers = 0;
-    for _ in 0..REQUESTS_EACH {
+    for _ in 0..each {
         let asked = &alone[random.below(alone.len())];
         let way = random.way();
         asked.ask_again(server, way).await;
@@ -154,14 +215,14 @@ async fn is_idle(server: &Server, somebody: &Alone) {
 /// The metrics as soon as they are as wished.
 async fn metrics_once(server: &Server, wished: impl Fn(&str) -> bool) -> String {
     let mut metrics = String::new();
-    for _ in 0..100 {
+    for _ in 0..400 {
         metrics = server.get("metrics").await;
         if wished(&metrics) {
             return metrics;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("the server is not idle: {metrics}");
+    panic!("waited in vain: {metrics}");
 }
 
 /// A sample of Prometheus' text format.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 
 use crate::generated_text;
@@ -15,6 +17,24 @@ pub struct Server {
     process: Child,
     url: String,
     client: Client,
+}
+
+/// One connection to the server.
+pub struct Connection(TcpStream);
+
+impl Connection {
+    /// Asks whether the server is ready.
+    pub async fn is_ready(&mut self) -> bool {
+        self.0.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let (mut reply, mut piece) = (Vec::new(), [0; 1024]);
+        while !reply.ends_with(b"\r\n\r\nOk") {
+            match self.0.read(&mut piece).await.unwrap() {
+                0 => return false,
+                length => reply.extend_from_slice(&piece[..length]),
+            }
+        }
+        reply.starts_with(b"HTTP/1.1 200 ")
+    }
 }
 
 impl Drop for Server {
@@ -158,6 +178,19 @@ impl Server {
         let mut usages = events
             .filter_map(|event| serde_json::from_str::<Value>(event).ok()?["usage"]["completion_tokens"].as_u64());
         (usages.next_back().unwrap_or(0) as usize, text.ends_with("data: [DONE]\n\n"))
+    }
+
+    /// The memory that the process holds.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() << 10
+    }
+
+    /// A connection of its own, kept open.
+    pub async fn connect(&self) -> Connection {
+        let address = self.url.trim_start_matches("http://").trim_end_matches('/');
+        Connection(TcpStream::connect(address).await.unwrap())
     }
 
     /// Sends the process a signal.
