@@ -10,7 +10,7 @@
 //!  5   chat::template         conversation -> text                       the checkpoint's own Jinja file
 //!  6   chat::prompt           text + pictures -> ids, 3-D positions
 //!  7   engine::handle         submit -> stream of tokens                 or Error::Overloaded
-//!  -------- queue: below this line one thread, no async --------
+//!  -------- queue: below this line a thread for each device, no async --------
 //!  8 engine::worker           end cancelled and late, start whoever there is room for
 //!  9 engine::scheduler        which sequences, how many tokens -> Step   plain data
 //! 10 model::runner            Step -> tensors -> forward -> sampled ids

@@ -151,7 +151,7 @@ impl Engine {
     /// A request that no free memory would be enough for would stop all behind it for ever.
     fn check_size(&self, request: &Request) -> Result<(), Error> {
         let (tokens, new_tokens) = (request.prompt.len(), request.max_new_tokens);
-        let limit = self.shared.limits.max_model_len.min(self.shared.limits.max_kv_tokens);
+        let limit = self.shared.replica_limits.max_model_len.min(self.shared.replica_limits.max_kv_tokens);
         if tokens.saturating_add(new_tokens) > limit {
             return Err(Error::TooLong { tokens, new_tokens, limit });
         }
@@ -244,7 +244,7 @@ impl Engine {
 
     /// What bounds a request, and what all replicas together can do.
     pub fn limits(&self) -> &EngineLimits {
-        &self.shared.total
+        &self.shared.limits
     }
 
     /// Where the limits come from; `None` where nobody planned.

@@ -98,7 +98,8 @@ impl Queue {
 
     /// Blocks until [`Queue::take`] would find a request. False once the queue is closed and empty.
     pub fn wait(&self, replica: usize, room: Room) -> bool {
-        let is_idle = |inner: &mut Inner| !inner.is_for(replica) && !(inner.is_closed && inner.waiting.is_empty());
+        let is_over = |inner: &Inner| inner.is_closed && inner.waiting.is_empty();
+        let is_idle = |inner: &mut Inner| !(inner.is_for(replica) || is_over(inner));
         let inner = self.look(replica, room);
         let inner = self.changed.wait_while(inner, is_idle).unwrap_or_else(PoisonError::into_inner);
         !inner.waiting.is_empty()

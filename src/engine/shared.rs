@@ -13,23 +13,24 @@ pub(super) struct Shared {
     /// One for each replica.
     pub replicas: Vec<Status>,
     /// What bounds each replica.
-    pub limits: EngineLimits,
+    pub replica_limits: EngineLimits,
     /// What all replicas together can do.
-    pub total: EngineLimits,
+    pub limits: EngineLimits,
 }
 
 impl Shared {
-    pub fn new(num_replicas: usize, limits: EngineLimits) -> Shared {
-        let total = EngineLimits {
-            max_batch_size: limits.max_batch_size * num_replicas,
-            max_kv_tokens: limits.max_kv_tokens.saturating_mul(num_replicas),
-            ..limits.clone()
+    pub fn new(num_replicas: usize, replica_limits: EngineLimits) -> Shared {
+        let num_slots = replica_limits.max_batch_size;
+        let limits = EngineLimits {
+            max_batch_size: num_slots * num_replicas,
+            max_kv_tokens: replica_limits.max_kv_tokens.saturating_mul(num_replicas),
+            ..replica_limits.clone()
         };
         Shared {
             queue: Queue::new(limits.max_queue, num_replicas),
-            replicas: (0..num_replicas).map(|_| Status::loading(limits.max_batch_size)).collect(),
+            replicas: (0..num_replicas).map(|_| Status::loading(num_slots)).collect(),
+            replica_limits,
             limits,
-            total,
         }
     }
 

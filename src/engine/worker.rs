@@ -60,7 +60,7 @@ struct Running {
 
 impl<'a> Worker<'a> {
     fn new(replica: usize, runner: Box<dyn ModelRunner>, shared: &'a Shared) -> Worker<'a> {
-        let max_running = shared.limits.max_batch_size;
+        let max_running = shared.replica_limits.max_batch_size;
         Worker {
             replica,
             runner,
@@ -130,7 +130,7 @@ impl<'a> Worker<'a> {
     }
 
     fn room(&self) -> Room {
-        let num_kv_tokens = self.shared.limits.max_kv_tokens.saturating_sub(self.num_reserved_tokens());
+        let num_kv_tokens = self.shared.replica_limits.max_kv_tokens.saturating_sub(self.num_reserved_tokens());
         Room { num_slots: self.max_running.saturating_sub(self.running.len()), num_kv_tokens }
     }
 
@@ -148,7 +148,7 @@ impl<'a> Worker<'a> {
         if self.running.is_empty() {
             return;
         }
-        let chunk = self.shared.limits.prefill_chunk;
+        let chunk = self.shared.replica_limits.prefill_chunk;
         let work: Vec<Work> = self.running.iter().map(|running| running.sequence.work(chunk)).collect();
         let shares = scheduler::share(&work, chunk);
         let chosen = self.running.iter().zip(&shares).filter(|(_, share)| **share > 0);
@@ -226,7 +226,7 @@ impl<'a> Worker<'a> {
     fn rest(&mut self) {
         self.free_memory();
         let held = self.runner.held();
-        let lost_slots = self.shared.limits.max_batch_size - self.free_slots.len();
+        let lost_slots = self.shared.replica_limits.max_batch_size - self.free_slots.len();
         if held != Held::default() || lost_slots > 0 {
             self.free_leak(held, lost_slots);
         }
@@ -243,7 +243,7 @@ impl<'a> Worker<'a> {
             lost_slots,
             "the engine is idle and yet memory is held; it is freed"
         );
-        let num_slots = self.shared.limits.max_batch_size;
+        let num_slots = self.shared.replica_limits.max_batch_size;
         self.free_slots = all_slots(num_slots);
         self.released = all_slots(num_slots);
         self.free_memory();
