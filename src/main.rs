@@ -15,6 +15,7 @@ use sardine::{bench, http, start, telemetry};
 use serde_json::json;
 
 fn main() -> ExitCode {
+    share_arenas();
     let outcome = match Cli::read().command {
         Command::Serve(settings) => run(serve(*settings)),
         Command::Generate(settings) => run(generate(*settings)),
@@ -36,6 +37,16 @@ fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> 
         .build()
         .map_err(|error| format!("the operating system refused the threads: {error}"))?
         .block_on(command)
+}
+
+/// glibc lets every thread allocate in an arena of its own, and what a picture's threads have freed in each is of no use to
+/// the others: the memory creeps up for thousands of requests. Two for all are not noticeably slower.
+fn share_arenas() {
+    #[cfg(target_env = "gnu")]
+    // Safety: no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
 }
 
 async fn serve(settings: ServeSettings) -> Result<(), String> {

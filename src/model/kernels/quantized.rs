@@ -100,9 +100,14 @@ impl Codes for Int4 {
     #[inline(always)]
     fn put(&mut self, lane: usize, codes: &[i8; GROUP]) {
         for (register, eight) in self.0.iter_mut().zip(codes.as_chunks::<8>().0) {
-            let place = |input: usize| 4 * (input / 2) + 16 * (input % 2);
-            let bits = |input: usize| (eight[input] as u32 & 15) << place(input);
-            register[lane] = (0..8).map(bits).sum();
+            let mut bytes = [0; 8];
+            bytes.iter_mut().zip(eight).for_each(|(byte, code)| *byte = *code as u8);
+            // All eight move at once: of 16 bits, the low byte is a pair's first code and the high byte its second.
+            let codes = u64::from_le_bytes(bytes) & 0x0f0f_0f0f_0f0f_0f0f;
+            let pairs = codes | codes >> 12; // two pairs in every other 16 bits
+            let firsts = pairs & 0xff | pairs >> 24 & 0xff00;
+            let seconds = pairs >> 8 & 0xff | pairs >> 32 & 0xff00;
+            register[lane] = (firsts | seconds << 16) as u32;
         }
     }
 
