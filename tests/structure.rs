@@ -10,7 +10,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["media/", "checkpoint/", "bench/"]),
     ("tokenizers", &["chat/"]),
     ("minijinja", &["chat/"]),
+    ("gif", &["media/"]),
     ("image", &["media/"]),
+    ("mozjpeg", &["media/"]),
+    ("tiff", &["media/"]),
     ("safetensors", &["model/"]),
     ("memmap2", &["checkpoint/"]),
     ("clap", &["settings/", "telemetry/"]),
@@ -19,6 +22,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("opentelemetry_otlp", &["telemetry/"]),
     ("opentelemetry_sdk", &["telemetry/"]),
     ("actix_cors", &["http/"]),
+    ("actix_multipart", &["http/"]),
     ("libloading", &["model/"]),
     ("rayon", &["model/"]),
 ];

@@ -5,14 +5,15 @@ use std::collections::VecDeque;
 use serde_json::{Map, Value, json};
 
 use super::json::{join, kind, refuse, take_one_of};
+use super::sizing::take_area;
 use crate::error::Error;
-use crate::media::Source;
+use crate::media::{Area, Source};
 
 /// Where a part may hold its picture.
 const SOURCE_KEYS: [&str; 5] = ["image", "image_url", "url", "base64", "data"];
 
-/// Qwen's own sizing of single pictures, which would change how many tokens one costs.
-const SIZING_KEYS: [&str; 5] = ["min_pixels", "max_pixels", "resized_height", "resized_width", "size"];
+/// Other ways to size single pictures, which are not implemented.
+const SIZING_KEYS: [&str; 3] = ["resized_height", "resized_width", "size"];
 
 const ACCEPTED_PARTS: &str = "accepted are text (or input_text, output_text) and image (or image_url, input_image)";
 
@@ -93,7 +94,10 @@ impl Taken {
 
     fn picture(&mut self, mut part: Map<String, Value>, path: &str) -> Result<Source, Error> {
         if let Some(key) = SIZING_KEYS.iter().find(|key| part.get(**key).is_some_and(|value| !value.is_null())) {
-            return Err(refuse(&join(path, key), "is not supported: pictures are sized as the checkpoint says"));
+            return Err(refuse(
+                &join(path, key),
+                "is not supported: bound the area with `min_pixels` and `max_pixels`",
+            ));
         }
         if part.contains_key("path") {
             return Err(refuse(
@@ -101,24 +105,29 @@ impl Taken {
                 "is not read: this server opens no file for a client; send the file itself",
             ));
         }
-        match take_one_of(&mut part, &SOURCE_KEYS, path)? {
+        let area = take_area(&mut part, path)?;
+        let picture = match take_one_of(&mut part, &SOURCE_KEYS, path)? {
             Some((key, value)) => picture(value, &join(path, key)),
             None => self.beside.pop_front().ok_or_else(|| {
                 let message = format!("is a picture without a source: send it in one of {}", SOURCE_KEYS.join(", "));
                 refuse(path, &message)
             }),
-        }
+        };
+        Ok(picture?.within(area))
     }
 }
 
-/// A picture's source: a text or `{"url": text}`.
+/// A picture's source: a text or `{"url": text}`, where its size may be bounded as well.
 pub(in crate::http) fn picture(value: Value, path: &str) -> Result<Source, Error> {
-    let value = match value {
-        Value::Object(mut object) => object.remove("url").unwrap_or(Value::Object(object)),
-        other => other,
+    let (value, area) = match value {
+        Value::Object(mut object) => {
+            let area = take_area(&mut object, path)?;
+            (object.remove("url").unwrap_or(Value::Object(object)), area)
+        }
+        other => (other, Area::default()),
     };
     match value {
-        Value::String(text) if !text.trim().is_empty() => Ok(Source::Text(text)),
+        Value::String(text) if !text.trim().is_empty() => Ok(Source::Text(text).within(area)),
         Value::String(_) => Err(refuse(path, "is empty: send an http(s) URL, a data: URL or base64")),
         other => {
             let message = format!("must be an http(s) URL, a data: URL or base64, not {}", kind(&other));
@@ -140,10 +149,12 @@ fn implied_type(part: &Map<String, Value>) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, RngSeed, TestRunner};
     use serde_json::{Value, json};
 
     use super::take_pictures;
-    use crate::media::Source;
+    use crate::media::{Area, Source};
 
     fn user(parts: Value) -> Vec<Value> {
         vec![json!({"role": "user", "content": parts})]
@@ -184,6 +195,76 @@ mod tests {
     }
 
     #[test]
+    fn a_part_bounds_the_area_of_its_picture() {
+        let parts = json!([
+            {"image": "a", "max_pixels": 5000},
+            {"type": "image_url", "image_url": {"url": "b", "detail": "low"}, "min_pixels": 10},
+            {"type": "input_image", "image_url": "c", "detail": "low"},
+            {"type": "image", "max_pixels": 7000},
+        ]);
+        let (_, media) = take_pictures(user(parts), sources(&["d"]), "inputs").unwrap();
+        let within =
+            |text: &str, min_pixels, max_pixels| Source::Text(text.to_owned()).within(Area { min_pixels, max_pixels });
+        let low = Some(512 * 512);
+        let expected = [
+            within("a", None, Some(5000)),
+            within("b", Some(10), low),
+            within("c", None, low),
+            within("d", None, Some(7000)),
+        ];
+        assert_eq!(media, expected);
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let words = "type|text|image|image_url|url|base64|data|input_image|detail|low|min_pixels|max_pixels|path|role|content|user";
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            words.prop_map(Value::from),
+            ".{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 40, 6, move |inner| {
+            let object = proptest::collection::vec((words, inner.clone()), 0..5);
+            prop_oneof![
+                proptest::collection::vec(inner, 0..4).prop_map(Value::from),
+                object.prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// Whatever a client calls a message: it becomes places and as many pictures, or words that name the place.
+    #[test]
+    fn no_message_brings_the_server_down() {
+        const CASES: u32 = 2000;
+        let usual = Config::default(); // PROPTEST_CASES raises it
+        let config =
+            Config { cases: usual.cases.max(CASES), rng_seed: RngSeed::Fixed(5), failure_persistence: None, ..usual };
+        let part = (json(), "text|image|image_url|input_image").prop_map(|(mut part, kind)| {
+            if let Value::Object(fields) = &mut part {
+                fields.entry("type").or_insert(json!(kind));
+            }
+            part
+        });
+        let messages = prop_oneof![
+            proptest::collection::vec(json(), 0..3),
+            proptest::collection::vec(part, 0..4).prop_map(|parts| user(Value::Array(parts))),
+        ];
+        let outcome = TestRunner::new(config).run(&messages, |messages| {
+            match take_pictures(messages, Vec::new(), "inputs") {
+                Ok((messages, media)) => {
+                    let places = json!(messages).to_string().matches(r#"{"type":"image"}"#).count();
+                    prop_assert!(places >= media.len());
+                }
+                Err(error) => prop_assert!(error.to_string().contains("inputs"), "{error}"),
+            }
+            Ok(())
+        });
+        outcome.unwrap();
+    }
+
+    #[test]
     fn errors_name_the_place() {
         for (parts, place) in [
             (json!([{"type": "audio"}]), "`inputs[0].content[0].type` \"audio\""),
@@ -194,7 +275,9 @@ mod tests {
             (json!([{"type": "image"}]), "`inputs[0].content[0]`"),
             (json!([{"type": "image", "path": "/etc/passwd"}]), "`inputs[0].content[0].path`"),
             (json!([{"type": "image", "image": 5}]), "`inputs[0].content[0].image`"),
-            (json!([{"type": "image", "image": "u", "max_pixels": 5}]), "`inputs[0].content[0].max_pixels`"),
+            (json!([{"type": "image", "image": "u", "max_pixels": 0.5}]), "`inputs[0].content[0].max_pixels`"),
+            (json!([{"type": "image", "image": "u", "resized_height": 5}]), "`inputs[0].content[0].resized_height`"),
+            (json!([{"image_url": {"url": "u", "detail": "x"}}]), "`inputs[0].content[0].image_url.detail`"),
             (json!(5), "`inputs[0].content`"),
         ] {
             let refusal = refusal(user(parts.clone()));

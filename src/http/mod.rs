@@ -21,6 +21,7 @@ mod reply;
 mod routes;
 mod schema;
 mod server;
+mod sizing;
 mod sse;
 mod status_hold;
 mod tgi;

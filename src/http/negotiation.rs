@@ -4,13 +4,18 @@ use bytes::Bytes;
 
 use crate::error::Error;
 
-const SUPPORTED: &str = "send `application/json`, or a picture as `image/png`, `image/jpeg`, `image/webp`, `image/gif`, `image/bmp` or `image/tiff`";
+const SUPPORTED: &str = "send `application/json`, a form as `multipart/form-data`, or a picture as `image/png`, `image/jpeg`, `image/webp`, `image/gif`, `image/bmp` or `image/tiff`";
 
 /// A body whose form is known.
 #[derive(Debug, PartialEq)]
 pub(super) enum Body {
     Json(Bytes),
     Picture(Bytes),
+    /// multipart/form-data; its content type names the boundary.
+    Form {
+        content_type: String,
+        body: Bytes,
+    },
 }
 
 /// Tells the form of `body` by its content type, compared without parameters and case; where that says nothing (no type,
@@ -20,6 +25,7 @@ pub(super) fn classify(content_type: Option<&str>, body: Bytes) -> Result<Body, 
     match essence.as_str() {
         "application/json" | "text/json" => Ok(Body::Json(body)),
         json if json.starts_with("application/") && json.ends_with("+json") => Ok(Body::Json(body)),
+        "multipart/form-data" => Ok(Body::Form { content_type: content_type.unwrap_or_default().to_owned(), body }),
         picture if picture.starts_with("image/") => Ok(Body::Picture(body)),
         "" | "application/octet-stream" | "binary/octet-stream" => sniff(body)
             .ok_or_else(|| unsupported("the body has no content type and is neither JSON nor a picture".to_owned())),

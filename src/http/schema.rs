@@ -31,7 +31,7 @@ pub(super) enum Content {
 #[expect(dead_code, reason = "describes what `messages` reads")]
 pub(super) enum Part {
     Text(TextPart),
-    Picture(PicturePart),
+    Picture(Box<PicturePart>),
 }
 
 #[derive(ToSchema)]
@@ -62,6 +62,24 @@ pub(super) struct PicturePart {
     url: Option<Picture>,
     base64: Option<Picture>,
     data: Option<Picture>,
+    #[schema(inline)]
+    detail: Option<Detail>,
+    /// Bounds on the area of the resized picture, in pixels. Default: the request's, else the checkpoint's.
+    #[schema(minimum = 1)]
+    min_pixels: Option<u64>,
+    #[schema(minimum = 1)]
+    max_pixels: Option<u64>,
+}
+
+/// `low`: at most 512 x 512 pixels. The others: as the checkpoint says.
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "describes what `messages` reads")]
+enum Detail {
+    Low,
+    High,
+    Auto,
+    Original,
 }
 
 #[derive(ToSchema)]
@@ -86,6 +104,12 @@ pub(super) enum Picture {
 #[expect(dead_code, reason = "describes what `messages` reads")]
 pub(super) struct PictureUrl {
     url: String,
+    #[schema(inline)]
+    detail: Option<Detail>,
+    #[schema(minimum = 1)]
+    min_pixels: Option<u64>,
+    #[schema(minimum = 1)]
+    max_pixels: Option<u64>,
 }
 
 /// One value or a list of them.

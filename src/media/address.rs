@@ -7,6 +7,8 @@ use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
+use super::MediaLimits;
+
 /// Why an address is not connected to.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{0}")]
@@ -19,12 +21,24 @@ pub(super) struct Refused(pub String);
 /// that.
 #[derive(Debug, Clone)]
 pub(super) struct AddressGuard {
-    allowed: Arc<[IpNet]>,
+    networks: Arc<[IpNet]>,
+    /// In lower case, without dots at their ends. Empty: every name.
+    domains: Arc<[String]>,
+    /// Empty: the web's and those that need no privileges.
+    ports: Arc<[u16]>,
+    /// The host of the proxy, which whoever runs this server has chosen.
+    proxy: Option<Arc<str>>,
 }
 
 impl AddressGuard {
-    pub(super) fn new(allowed: &[IpNet]) -> AddressGuard {
-        AddressGuard { allowed: allowed.into() }
+    pub(super) fn new(limits: &MediaLimits) -> AddressGuard {
+        let domains = limits.allowed_domains.iter().map(|domain| domain.trim_matches('.').to_ascii_lowercase());
+        AddressGuard {
+            networks: limits.allowed_networks.as_slice().into(),
+            domains: domains.collect(),
+            ports: limits.allowed_ports.as_slice().into(),
+            proxy: limits.proxy.as_ref().and_then(Url::host_str).map(Arc::from),
+        }
     }
 
     /// Whether a URL may be requested, as far as can be told without resolving its name. Must be asked at every hop.
@@ -37,14 +51,41 @@ impl AddressGuard {
                 "the URL has a user name or password in it, which this server does not send".to_owned(),
             ));
         }
+        let port = url.port_or_known_default().unwrap_or_default();
+        if !self.permits_port(port) {
+            return Err(Refused(format!(
+                "port {port} is not one that pictures are fetched from (--allowed-ports, SARDINE_ALLOWED_PORTS)"
+            )));
+        }
         // The URL parser has turned every spelling of an IPv4 address (octal, hexadecimal, one number, other digits)
         // into this form.
         match url.host() {
             Some(Host::Ipv4(address)) => self.check_address(address.into(), &address.to_string()),
             Some(Host::Ipv6(address)) => self.check_address(address.into(), &address.to_string()),
-            Some(Host::Domain(_)) => Ok(()),
+            Some(Host::Domain(name)) => self.check_domain(name),
             None => Err(Refused("the URL names no host".to_owned())),
         }
+    }
+
+    fn permits_port(&self, port: u16) -> bool {
+        const UNPRIVILEGED: u16 = 1024;
+        if self.ports.is_empty() {
+            return matches!(port, 80 | 443) || port >= UNPRIVILEGED;
+        }
+        self.ports.contains(&port)
+    }
+
+    fn check_domain(&self, name: &str) -> Result<(), Refused> {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let is_below = |domain: &String| {
+            name.strip_suffix(domain.as_str()).is_some_and(|front| front.is_empty() || front.ends_with('.'))
+        };
+        if self.domains.is_empty() || self.domains.iter().any(is_below) {
+            return Ok(());
+        }
+        Err(Refused(format!(
+            "{name} is not one of the domains that pictures are fetched from (--allowed-domains, SARDINE_ALLOWED_DOMAINS)"
+        )))
     }
 
     /// One refused answer condemns the name: connecting to "the other one" is how rebinding gets in.
@@ -54,7 +95,7 @@ impl AddressGuard {
 
     fn check_address(&self, address: IpAddr, name: &str) -> Result<(), Refused> {
         let address = address.to_canonical();
-        if is_public(address) || self.allowed.iter().any(|network| network.contains(&address)) {
+        if is_public(address) || self.networks.iter().any(|network| network.contains(&address)) {
             return Ok(());
         }
         Err(Refused(format!(
@@ -69,7 +110,9 @@ impl Resolve for AddressGuard {
         let guard = self.clone();
         Box::pin(async move {
             let answers: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            guard.check_answers(name.as_str(), &answers)?;
+            if guard.proxy.as_deref() != Some(name.as_str()) {
+                guard.check_answers(name.as_str(), &answers)?;
+            }
             Ok(Box::new(answers.into_iter()) as Addrs)
         })
     }
@@ -107,9 +150,13 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         // NAT64 carries an IPv4 address: judge that.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_public_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))),
         [0x2001, second, ..] if second < 0x200 || second == 0xdb8 => false, // Teredo, ORCHID ..., documentation
-        [0x2002, ..] => false,                                              // 6to4: it tunnels to any IPv4 address
-        [0x3fff, second, ..] if second < 0x1000 => false,                   // documentation
-        [first, ..] => first & 0xe000 == 0x2000,                            // global unicast
+        // ISATAP carries an IPv4 address behind any prefix.
+        [first, _, _, _, 0 | 0x200, 0x5efe, high, low] => {
+            first & 0xe000 == 0x2000 && is_public_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
+        }
+        [0x2002, ..] => false,                            // 6to4: it tunnels to any IPv4 address
+        [0x3fff, second, ..] if second < 0x1000 => false, // documentation
+        [first, ..] => first & 0xe000 == 0x2000,          // global unicast
     }
 }
 
@@ -118,7 +165,8 @@ mod tests {
     use super::*;
 
     fn guard(allowed: &[&str]) -> AddressGuard {
-        AddressGuard::new(&allowed.iter().map(|network| network.parse().unwrap()).collect::<Vec<IpNet>>())
+        let allowed_networks = allowed.iter().map(|network| network.parse().unwrap()).collect();
+        AddressGuard::new(&MediaLimits { allowed_networks, ..MediaLimits::default() })
     }
 
     fn permits(guard: &AddressGuard, url: &str) -> bool {
@@ -132,6 +180,9 @@ mod tests {
                     http://[64:ff9b::7f00:1]/ http://[64:ff9b:1::1]/ http://[2002:7f00:1::]/ http://[2001::1]/ http://[2001:db8::1]/ \
                     http://169.254.169.254/ http://[fd00:ec2::254]/ http://[fe80::1]/ http://[ff02::1]/ http://10.0.0.1/ http://172.16.0.1/ \
                     http://192.168.1.1/ http://100.64.0.1/ http://192.0.0.1/ http://192.0.2.1/ http://198.18.0.1/ http://198.51.100.1/ \
+                    http://[::127.0.0.1]/ http://[::ffff:0:127.0.0.1]/ http://[64:ff9b::a9fe:a9fe]/ http://[2001:0:1::1]/ \
+                    http://[2606:4700::5efe:7f00:1]/ http://[2606:4700::200:5efe:a00:1]/ http://[fec0::1]/ http://[100::1]/ \
+                    http://0x7f.1/ http://0177.1/ http://0300.0250.1/ http://%31%32%37.0.0.1/ http://127。0。0。1/ http://127.0.0.1./ \
                     http://203.0.113.1/ http://224.0.0.1/ http://240.0.0.1/ http://255.255.255.255/ http://0.1.2.3/";
         for url in urls.split_whitespace() {
             assert!(!permits(&guard(&[]), url), "{url}");
@@ -167,6 +218,39 @@ mod tests {
         let answers: Vec<SocketAddr> = vec!["93.184.216.34:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
         assert!(guard(&[]).check_answers("mixed.example", &answers).is_err());
         assert!(guard(&[]).check_answers("public.example", &answers[..1]).is_ok());
+    }
+
+    #[test]
+    fn only_allowed_domains_and_what_is_below_them_are_asked_for_where_there_are_any() {
+        let allowed_domains = vec!["Example.com".to_owned(), ".cdn.example.org".to_owned()];
+        let guard = AddressGuard::new(&MediaLimits { allowed_domains, ..MediaLimits::default() });
+        for url in
+            ["http://example.com/", "https://a.b.EXAMPLE.com./", "http://cdn.example.org/", "http://x.cdn.example.org/"]
+        {
+            assert!(permits(&guard, url), "{url}");
+        }
+        for url in
+            ["http://badexample.com/", "http://example.com.evil.net/", "http://example.org/", "http://localhost/"]
+        {
+            assert!(!permits(&guard, url), "{url}");
+        }
+    }
+
+    #[test]
+    fn ports_of_other_services_are_refused() {
+        let usual = guard(&[]);
+        let chosen = AddressGuard::new(&MediaLimits { allowed_ports: vec![443], ..MediaLimits::default() });
+        for (url, usually, by_choice) in [
+            ("http://example.com/", true, false),
+            ("https://example.com/", true, true),
+            ("http://example.com:443/", true, true),
+            ("http://example.com:8080/", true, false),
+            ("http://example.com:22/", false, false),
+            ("http://example.com:25/", false, false),
+            ("https://example.com:0/", false, false),
+        ] {
+            assert_eq!((permits(&usual, url), permits(&chosen, url)), (usually, by_choice), "{url}");
+        }
     }
 
     #[test]

@@ -22,10 +22,17 @@ pub(super) struct Fetcher {
 impl Fetcher {
     pub(super) fn new(limits: &MediaLimits) -> Result<Fetcher, String> {
         const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-        let guard = AddressGuard::new(&limits.allowed_networks);
-        let client = Client::builder()
+        let guard = AddressGuard::new(limits);
+        let mut builder = Client::builder();
+        if let Some(proxy) = &limits.proxy {
+            let problem = |error: reqwest::Error| format!("--image-proxy {proxy}: {}", chain(&error));
+            builder = builder.proxy(reqwest::Proxy::all(proxy.clone()).map_err(problem)?);
+        } else {
+            // One from the environment would resolve the names itself, unasked.
+            builder = builder.no_proxy();
+        }
+        let client = builder
             .user_agent(concat!("sardine/", env!("CARGO_PKG_VERSION")))
-            .no_proxy() // a proxy would resolve the names itself
             .no_gzip() // so that a body's length is the picture's
             .referer(false)
             .dns_resolver(Arc::new(guard.clone()))

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
+use url::Url;
+
+use super::decode::Bounds;
 
 /// The limits that protect the process from pictures, each named as its flag and environment variable are.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,11 +15,28 @@ pub struct MediaLimits {
     /// `--allowed-networks`, `SARDINE_ALLOWED_NETWORKS`: networks that may be fetched from although they
     /// are not public, for pictures on an intranet.
     pub allowed_networks: Vec<IpNet>,
+    /// `--allowed-domains`, `SARDINE_ALLOWED_DOMAINS`: names of hosts that may be fetched from, with all below them. Empty:
+    /// every name whose addresses are public.
+    pub allowed_domains: Vec<String>,
+    /// `--allowed-ports`, `SARDINE_ALLOWED_PORTS`. Empty: 80, 443, and those from 1024 on.
+    pub allowed_ports: Vec<u16>,
+    /// `--image-proxy`, `SARDINE_IMAGE_PROXY`: what every picture is fetched through. It resolves the names itself.
+    pub proxy: Option<Url>,
     /// `--max-image-bytes`, `SARDINE_MAX_IMAGE_BYTES`: the longest encoded file, remote or sent along.
     pub max_image_bytes: usize,
+    /// `--max-request-image-bytes`, `SARDINE_MAX_REQUEST_IMAGE_BYTES`: encoded files of one request together.
+    pub max_request_image_bytes: u64,
+    /// `--max-decoded-bytes`, `SARDINE_MAX_DECODED_BYTES`: what decoding the pictures of one request takes together, each
+    /// counted with what its decoder holds at once.
+    pub max_decoded_bytes: u64,
     /// `--max-image-pixels`, `SARDINE_MAX_IMAGE_PIXELS`: the largest picture that is decoded, in pixels before
     /// resizing.
     pub max_image_pixels: u64,
+    /// `--max-resized-pixels`, `SARDINE_MAX_RESIZED_PIXELS`: the largest area that a picture is resized to, also where a client
+    /// asks for more. `None`: the checkpoint's.
+    pub max_resized_pixels: Option<usize>,
+    /// `--max-aspect-ratio`, `SARDINE_MAX_ASPECT_RATIO`: the longer side as a multiple of the shorter one.
+    pub max_aspect_ratio: f64,
     /// `--max-images`, `SARDINE_MAX_IMAGES`: pictures of one request.
     pub max_images: usize,
     /// Tokens that the pictures of one request may cost together: what the context has room for (`--max-model-len`).
@@ -30,7 +50,9 @@ pub struct MediaLimits {
     pub max_redirects: usize,
     /// Downloads at a time, over all requests. No flag.
     pub fetch_concurrency: usize,
-    /// Pictures decoded and resized at a time, over all requests. No flag.
+    /// `--decode-timeout-ms`, `SARDINE_DECODE_TIMEOUT_MS`: to decode one picture.
+    pub decode_timeout: Duration,
+    /// `--decode-concurrency`, `SARDINE_DECODE_CONCURRENCY`: pictures decoded and resized at a time, over all requests.
     pub decode_concurrency: usize,
 }
 
@@ -41,10 +63,18 @@ impl Default for MediaLimits {
         MediaLimits {
             allow_remote_images: true,
             allowed_networks: Vec::new(),
+            allowed_domains: Vec::new(),
+            allowed_ports: Vec::new(),
+            proxy: None,
             // A 50-megapixel JPEG has 10 to 15 MB; base64 of this much still fits in a 32 MiB body.
             max_image_bytes: 20 << 20,
+            max_request_image_bytes: 128 << 20,
+            max_decoded_bytes: 1 << 30,
             // Telephones take 50; at 3 bytes a pixel this is 192 MB while a picture is being prepared.
             max_image_pixels: 64 << 20,
+            max_resized_pixels: None,
+            // The model reads no picture beyond this.
+            max_aspect_ratio: 200.0,
             max_images: 32,
             // What one picture of the checkpoint's full size costs: 400 MB of patches.
             max_image_tokens: 16_384,
@@ -52,6 +82,7 @@ impl Default for MediaLimits {
             fetch_timeout: Duration::from_secs(10),
             max_redirects: 3,
             fetch_concurrency: 16,
+            decode_timeout: Duration::from_secs(10),
             // The model's own threads want the cores as well.
             decode_concurrency: cores.div_ceil(2),
         }
@@ -64,13 +95,21 @@ impl MediaLimits {
         let positive = [
             ("--max-image-bytes", self.max_image_bytes),
             ("--max-image-pixels", self.max_image_pixels as usize),
+            ("--max-request-image-bytes", self.max_request_image_bytes as usize),
+            ("--max-decoded-bytes", self.max_decoded_bytes as usize),
+            ("--decode-timeout-ms", self.decode_timeout.as_millis() as usize),
             ("fetch_concurrency", self.fetch_concurrency),
-            ("decode_concurrency", self.decode_concurrency),
+            ("--decode-concurrency", self.decode_concurrency),
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((flag, _)) => Err(format!("{flag} is 0; it must be at least 1")),
             None => Ok(()),
         }
+    }
+
+    /// What one picture may cost before it is resized.
+    pub(super) fn decode_bounds(&self) -> Bounds {
+        Bounds { max_pixels: self.max_image_pixels, max_ratio: self.max_aspect_ratio, timeout: self.decode_timeout }
     }
 
     pub(super) fn too_many_bytes(&self) -> String {

@@ -1,6 +1,7 @@
 //! URL, base64 or bytes -> pixels -> patches: everything that fetches and decodes pictures.
 
 mod address;
+mod area;
 pub mod decode;
 mod fetch;
 mod format;
@@ -26,10 +27,11 @@ use crate::checkpoint::Checkpoint;
 use crate::engine::Picture;
 use crate::error::Error;
 use fetch::Fetcher;
-use memory::{PictureMemory, Share};
+use memory::{Budget, PictureMemory, Share};
 use preprocess::Preprocess;
 use source::Located;
 
+pub use area::Area;
 pub use limits::MediaLimits;
 pub use rgb::Rgb;
 
@@ -40,6 +42,26 @@ pub enum Source {
     Text(String),
     /// The file itself.
     File(Bytes),
+    /// Another source, whose picture is resized within an area of its own.
+    Sized { source: Box<Source>, area: Area },
+}
+
+impl Source {
+    /// The same source, resized within `area`; what it says of its own comes first.
+    pub fn within(self, area: Area) -> Source {
+        match self {
+            Source::Sized { source, area: own } => Source::Sized { source, area: own.or(area) },
+            source if area == Area::default() => source,
+            source => Source::Sized { source: Box::new(source), area },
+        }
+    }
+
+    fn area(&self) -> Area {
+        match self {
+            Source::Sized { area, .. } => *area,
+            _ => Area::default(),
+        }
+    }
 }
 
 /// What a checkpoint's pictures cost; nothing where it has no vision tower.
@@ -125,7 +147,8 @@ impl Media {
     /// Reads how `checkpoint` wants its pictures prepared. Errors, in one line, where it wants what is not implemented.
     pub fn start(checkpoint: &Checkpoint, limits: MediaLimits) -> Result<Media, String> {
         limits.check()?;
-        let preprocess = Preprocess::load(checkpoint)?.map(Arc::new);
+        let preprocess = Preprocess::load(checkpoint)?;
+        let preprocess = preprocess.map(|preprocess| Arc::new(preprocess.within(limits.max_resized_pixels)));
         let fetcher = if limits.allow_remote_images { Some(Fetcher::new(&limits)?) } else { None };
         let costs = preprocess.as_deref().map_or_else(PictureCosts::default, PictureCosts::of);
         Ok(Media {
@@ -160,7 +183,7 @@ impl Media {
                 self.limits.max_images
             )));
         }
-        let share = Arc::new(self.memory.share(self.limits.max_image_tokens));
+        let share = Arc::new(self.memory.share(Budget::of(&self.limits)));
         let pictures = sources.iter().enumerate().map(|(index, source)| {
             let share = share.clone();
             async move {
@@ -186,6 +209,8 @@ impl Media {
     ) -> Result<(Picture, Times), Error> {
         let begun = Instant::now();
         let mut fetch = None;
+        let area = source.area();
+        preprocess.check_area(area)?;
         let encoded = match source::locate(source)? {
             Located::Remote(url) => {
                 let file = self.fetch(url).await?;
@@ -197,16 +222,22 @@ impl Media {
         };
         let permit = self.decodes.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (preprocess, limits) = (preprocess.clone(), self.limits.clone());
+        let decode_timeout = limits.decode_timeout;
         let prepared = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            prepare(encoded, &preprocess, &limits, &share)
+            prepare(encoded, area, &preprocess, &limits, &share)
         });
-        let prepared = prepared.await.unwrap_or_else(|_panic| {
-            Err(Error::invalid(
-                "the picture's file is malformed in a way that its decoder cannot handle; \
-                 save it anew, for example as PNG",
-            ))
-        });
+        // Decoders look at the clock themselves; this is for one that does not, whose thread then counts until it ends.
+        let grace = decode_timeout * 2 + Duration::from_secs(1);
+        let prepared = match tokio::time::timeout(grace, prepared).await {
+            Ok(prepared) => prepared.unwrap_or_else(|_panic| {
+                Err(Error::invalid(
+                    "the picture's file is malformed in a way that its decoder cannot handle; \
+                     save it anew, for example as PNG",
+                ))
+            }),
+            Err(_) => Err(decode::too_slow(decode_timeout)),
+        };
         prepared.map(|(picture, times)| (picture, Times { fetch, ..times }))
     }
 
@@ -232,6 +263,7 @@ enum Encoded {
 /// The steps that cost CPU time, in order; runs on a blocking thread.
 fn prepare(
     encoded: Encoded,
+    area: Area,
     preprocess: &Preprocess,
     limits: &MediaLimits,
     share: &Share,
@@ -244,10 +276,13 @@ fn prepare(
     if file.len() > limits.max_image_bytes {
         return Err(Error::invalid(limits.too_many_bytes()));
     }
-    let picture = decode::decode(&file, limits.max_image_pixels)?;
+    share.take_file(file.len())?;
+    let opened = decode::open(&file, limits.decode_bounds())?;
+    share.take_decoded(opened.num_bytes())?;
+    let picture = opened.decode()?;
     drop(file);
     let decode = begun.elapsed();
-    let (height, width) = preprocess.target_size(picture.height, picture.width)?;
+    let (height, width) = preprocess.target_size(picture.height, picture.width, area)?;
     let grid = preprocess.grid(height, width);
     share.take(grid.num_tokens())?;
     let resized = resize::resize(picture, height, width);

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Area;
 use super::size::smart_resize;
 use crate::checkpoint::Checkpoint;
 use crate::engine::Grid;
@@ -69,9 +70,39 @@ impl Preprocess {
         self.patch_size * self.merge_size
     }
 
-    /// The size, (height, width), that a picture is resized to.
-    pub fn target_size(&self, height: usize, width: usize) -> Result<(usize, usize), Error> {
-        smart_resize(height, width, self.factor(), self.min_pixels, self.max_pixels)
+    /// The same, on a server that resizes no picture to more than `max_pixels`.
+    pub(super) fn within(mut self, max_pixels: Option<usize>) -> Preprocess {
+        self.max_pixels = self.max_pixels.min(max_pixels.unwrap_or(usize::MAX));
+        self.min_pixels = self.min_pixels.min(self.max_pixels);
+        self
+    }
+
+    /// Refuses an area that no picture of this server may have. An upper bound above the server's own is none of that: whatever
+    /// the picture becomes is below it.
+    pub(super) fn check_area(&self, area: Area) -> Result<(), Error> {
+        let smallest = self.factor().pow(2);
+        match (area.min_pixels, area.max_pixels) {
+            (Some(min), _) if min > self.max_pixels => Err(Error::invalid(format!(
+                "min_pixels is {min}, and this server resizes pictures to at most {} pixels \
+                 (--max-resized-pixels, SARDINE_MAX_RESIZED_PIXELS)",
+                self.max_pixels
+            ))),
+            (Some(min), Some(max)) if min > max => {
+                Err(Error::invalid(format!("min_pixels is {min}, more than max_pixels, which is {max}")))
+            }
+            (_, Some(max)) if max < smallest => {
+                Err(Error::invalid(format!("max_pixels is {max}, and one token has {smallest} pixels")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The size, (height, width), that a picture is resized to within `area`. Where a client gives one bound beyond the
+    /// checkpoint's other one, that one gives way.
+    pub fn target_size(&self, height: usize, width: usize, area: Area) -> Result<(usize, usize), Error> {
+        let max = area.max_pixels.unwrap_or(self.max_pixels).min(self.max_pixels);
+        let min = area.min_pixels.unwrap_or(self.min_pixels).min(max);
+        smart_resize(height, width, self.factor(), min, max)
     }
 
     /// The grid of a picture that has its target size.

@@ -24,6 +24,7 @@ pub(super) enum Located<'a> {
 pub(super) fn locate(source: &Source) -> Result<Located<'_>, Error> {
     let text = match source {
         Source::File(bytes) => return Ok(Located::File(bytes)),
+        Source::Sized { source, .. } => return locate(source),
         Source::Text(text) => text.trim(),
     };
     match scheme(text).as_deref() {

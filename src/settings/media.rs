@@ -19,12 +19,34 @@ pub struct MediaFlags {
     /// Networks that picture URLs may point to although they are not public, such as 10.0.0.0/8 (comma-separated).
     #[arg(long, env = "SARDINE_ALLOWED_NETWORKS", value_delimiter = ',', value_name = "CIDR")]
     pub allowed_networks: Vec<ipnet::IpNet>,
+    /// Hosts that picture URLs may name, with all below them (comma-separated). Default: every one with public addresses.
+    #[arg(long, env = "SARDINE_ALLOWED_DOMAINS", value_delimiter = ',', value_name = "DOMAIN")]
+    pub allowed_domains: Vec<String>,
+    /// Ports of picture URLs (comma-separated). Default: 80, 443, and those from 1024 on.
+    #[arg(long, env = "SARDINE_ALLOWED_PORTS", value_delimiter = ',', value_name = "PORT")]
+    pub allowed_ports: Vec<u16>,
+    /// An http(s) proxy that all pictures are fetched through. It resolves names itself, so it must refuse private addresses.
+    /// Proxies of the environment (HTTP_PROXY) are not used.
+    #[arg(long, env = "SARDINE_IMAGE_PROXY", value_name = "URL")]
+    pub image_proxy: Option<url::Url>,
     /// Bytes of one picture's file.
     #[arg(long, env = "SARDINE_MAX_IMAGE_BYTES", default_value_t = MediaLimits::default().max_image_bytes, value_name = "BYTES")]
     pub max_image_bytes: usize,
+    /// Bytes of all pictures' files of one request.
+    #[arg(long, env = "SARDINE_MAX_REQUEST_IMAGE_BYTES", default_value_t = MediaLimits::default().max_request_image_bytes, value_name = "BYTES")]
+    pub max_request_image_bytes: u64,
+    /// Bytes that decoding all pictures of one request takes.
+    #[arg(long, env = "SARDINE_MAX_DECODED_BYTES", default_value_t = MediaLimits::default().max_decoded_bytes, value_name = "BYTES")]
+    pub max_decoded_bytes: u64,
     /// Pixels of one decoded picture, before it is resized.
     #[arg(long, env = "SARDINE_MAX_IMAGE_PIXELS", default_value_t = MediaLimits::default().max_image_pixels, value_name = "PIXELS")]
     pub max_image_pixels: u64,
+    /// Pixels that a picture is resized to at most, also where a request asks for more. Default: as many as the checkpoint says.
+    #[arg(long, env = "SARDINE_MAX_RESIZED_PIXELS", value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1024..))]
+    pub max_resized_pixels: Option<u32>,
+    /// A picture's longer side as a multiple of its shorter one. The model reads up to 200.
+    #[arg(long, env = "SARDINE_MAX_ASPECT_RATIO", default_value_t = MediaLimits::default().max_aspect_ratio, value_name = "RATIO", value_parser = ratio)]
+    pub max_aspect_ratio: f64,
     /// Pictures in one request.
     #[arg(long, env = "SARDINE_MAX_IMAGES", default_value_t = MediaLimits::default().max_images, value_name = "N")]
     pub max_images: usize,
@@ -35,21 +57,44 @@ pub struct MediaFlags {
     /// Time to fetch one picture, redirects included.
     #[arg(long, env = "SARDINE_IMAGE_TIMEOUT_MS", default_value_t = 10_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub image_timeout_ms: u64,
+    /// Time to decode one picture.
+    #[arg(long, env = "SARDINE_DECODE_TIMEOUT_MS", default_value_t = 10_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub decode_timeout_ms: u64,
+    /// Pictures decoded at a time, over all requests. Default: half as many as there are cores.
+    #[arg(long, env = "SARDINE_DECODE_CONCURRENCY", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub decode_concurrency: Option<u16>,
 }
 
 impl MediaFlags {
     /// The limits of a server that obeys `plan`.
     pub fn limits(&self, plan: &MemoryPlan) -> MediaLimits {
+        let usual = MediaLimits::default();
         MediaLimits {
             allow_remote_images: self.allow_remote_images,
             allowed_networks: self.allowed_networks.clone(),
+            allowed_domains: self.allowed_domains.iter().filter(|domain| !domain.is_empty()).cloned().collect(),
+            allowed_ports: self.allowed_ports.clone(),
+            proxy: self.image_proxy.clone(),
             max_image_bytes: self.max_image_bytes,
+            max_request_image_bytes: self.max_request_image_bytes,
+            max_decoded_bytes: self.max_decoded_bytes,
             max_image_pixels: self.max_image_pixels,
+            max_resized_pixels: self.max_resized_pixels.map(|pixels| pixels as usize),
+            max_aspect_ratio: self.max_aspect_ratio,
             max_images: self.max_images,
             max_image_tokens: plan.max_model_len,
             picture_memory: plan.waiting_pictures_bytes,
             fetch_timeout: Duration::from_millis(self.image_timeout_ms),
-            ..MediaLimits::default()
+            decode_timeout: Duration::from_millis(self.decode_timeout_ms),
+            decode_concurrency: self.decode_concurrency.map_or(usual.decode_concurrency, usize::from),
+            ..usual
         }
     }
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|ratio| (1.0..=200.0).contains(ratio))
+        .ok_or_else(|| "expected a number from 1 to 200".to_owned())
 }

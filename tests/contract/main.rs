@@ -3,6 +3,7 @@
 mod bench;
 mod docs;
 mod errors;
+mod forms;
 mod hangup;
 mod inputs;
 mod logs;

@@ -138,6 +138,45 @@ async fn a_chain_of_redirects_ends_at_the_limit() {
 }
 
 #[tokio::test]
+async fn a_redirect_to_a_domain_or_port_that_is_not_allowed_is_refused() {
+    let allowed_domains = vec!["example.com".to_owned()];
+    let network = Network::start(MediaLimits { allowed_domains, ..MediaLimits::default() }).await;
+    for (index, (target, what)) in [
+        ("http://localhost/cat.png", "--allowed-domains"),
+        ("http://notexample.com/cat.png", "--allowed-domains"),
+        ("http://example.com:22/cat.png", "--allowed-ports"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(network.refusal(target).await.contains(what), "{target}");
+        let hop = network.serve(&format!("/{index}"), redirect(target)).await;
+        assert!(network.refusal(&hop).await.contains(what), "redirect to {target}");
+    }
+}
+
+#[tokio::test]
+async fn through_a_proxy_the_rules_for_urls_stay() {
+    // The proxy stands where pictures are never fetched from, and answers whatever it is asked for.
+    let proxy = MockServer::start().await;
+    Mock::given(any()).respond_with(png()).mount(&proxy).await;
+    let limits = MediaLimits { proxy: Some(proxy.uri().parse().unwrap()), ..MediaLimits::default() };
+    let media = media(limits);
+    let fetch = async |url: &str| media.pictures(&[Source::Text(url.to_owned())]).await.map(|_| ());
+    fetch("http://example.invalid/cat.png").await.unwrap();
+    assert_eq!(proxy.received_requests().await.unwrap().len(), 1);
+    for url in [
+        "http://127.0.0.1/cat.png",
+        "http://169.254.169.254/latest",
+        "http://example.invalid:22/",
+        "http://a:b@example.invalid/",
+    ] {
+        assert!(matches!(fetch(url).await, Err(Error::MediaFetch(_))), "{url}");
+    }
+    assert_eq!(proxy.received_requests().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn remote_pictures_can_be_switched_off() {
     let network = Network::start(MediaLimits { allow_remote_images: false, ..MediaLimits::default() }).await;
     let url = network.serve("/cat", png()).await;

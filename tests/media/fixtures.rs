@@ -1,8 +1,10 @@
 //! The pictures and expectations that make_fixtures.py wrote, and a `Media` to try them on.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use sardine::checkpoint::Checkpoint;
+use sardine::media::decode::Bounds;
 use sardine::media::{Media, MediaLimits, Rgb};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -26,6 +28,11 @@ pub fn rows(table: &str) -> Vec<Value> {
 pub fn pair(row: &Value, key: &str) -> (usize, usize) {
     let number = |index: usize| row[key][index].as_u64().unwrap() as usize;
     (number(0), number(1))
+}
+
+/// Bounds of a picture that no sound file here exceeds.
+pub fn bounds() -> Bounds {
+    Bounds { max_pixels: 1_000_000, max_ratio: 200.0, timeout: Duration::from_secs(10) }
 }
 
 pub fn sha256(bytes: &[u8]) -> String {

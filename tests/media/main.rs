@@ -1,7 +1,10 @@
 //! Pictures, from a client's text to the patches of the vision tower, against PIL, torchvision and Transformers.
 
+mod corpus;
+mod damaged;
 mod decoding;
 mod fetching;
 mod fixtures;
+mod hostile;
 mod preparing;
 mod requests;

@@ -1,10 +1,10 @@
 //! Sizes, resizing and patches, bit for bit against torchvision and Transformers; and what a checkpoint may ask for.
 
-use sardine::media::MediaLimits;
 use sardine::media::patches::patches;
 use sardine::media::preprocess::Preprocess;
 use sardine::media::resize::resize;
 use sardine::media::size::smart_resize;
+use sardine::media::{Area, MediaLimits};
 use serde_json::json;
 
 use crate::fixtures::{media_of, pair, pattern, preprocessor_config, rows, sha256, vision_config};
@@ -38,6 +38,16 @@ fn resized_pictures_are_those_of_torchvision_bit_for_bit() {
 }
 
 #[test]
+fn a_client_bounds_the_area_and_the_other_bound_gives_way() {
+    let preprocess = Preprocess::from_json(preprocessor_config()).unwrap();
+    let size = |min_pixels, max_pixels| preprocess.target_size(600, 800, Area { min_pixels, max_pixels }).unwrap();
+    assert_eq!(size(None, None), (608, 800));
+    assert_eq!(size(None, Some(512 * 512)), smart_resize(600, 800, 32, 65_536, 512 * 512).unwrap());
+    assert_eq!(size(Some(1_000_000), None), smart_resize(600, 800, 32, 1_000_000, 16_777_216).unwrap());
+    assert_eq!(size(None, Some(10_000)), (64, 96), "less than the checkpoint's smallest");
+}
+
+#[test]
 fn a_picture_that_has_its_target_size_is_left_as_it_is() {
     assert_eq!(resize(pattern(96, 64), 96, 64), pattern(96, 64));
 }
@@ -47,7 +57,7 @@ fn pixel_values_are_those_of_transformers_bit_for_bit() {
     let preprocess = Preprocess::from_json(preprocessor_config()).unwrap();
     for row in rows("pixel_values") {
         let (height, width) = pair(&row, "from");
-        let (to_height, to_width) = preprocess.target_size(height, width).unwrap();
+        let (to_height, to_width) = preprocess.target_size(height, width, Area::default()).unwrap();
         let grid = preprocess.grid(to_height, to_width);
         assert_eq!((grid.height, grid.width), pair(&row, "grid"));
         let values = patches(&resize(pattern(height, width), to_height, to_width), &preprocess);
@@ -132,5 +142,5 @@ fn the_processor_file_of_transformers_5_is_read_before_the_older_one() {
 fn limits_that_let_nothing_through_are_refused() {
     let limits = MediaLimits { decode_concurrency: 0, ..MediaLimits::default() };
     let message = media_of(&[("config.json", vision_config())], limits).err().unwrap();
-    assert!(message.contains("decode_concurrency"), "{message}");
+    assert!(message.contains("--decode-concurrency"), "{message}");
 }

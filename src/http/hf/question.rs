@@ -44,7 +44,8 @@ impl Question {
         parameters: Parameters,
         given: Option<Given>,
     ) -> Question {
-        let Parameters { sampling, length, stop, skip_special_tokens, reply, .. } = parameters;
+        let Parameters { sampling, length, stop, skip_special_tokens, area, reply, .. } = parameters;
+        let media = media.into_iter().map(|picture| picture.within(area)).collect();
         let seed = sampling.do_sample.then_some(sampling.seed);
         let request = ChatRequest {
             input,

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::generation::{Conversation, Ending};
 use crate::http::json::refuse;
 use crate::http::messages::take_pictures;
+use crate::http::sizing::processor_area;
 use crate::media::Source;
 
 /// Variables of the template that have fields of their own.
@@ -19,7 +20,9 @@ pub(super) fn conversation(fields: &mut ChatFields) -> Result<(Conversation, Vec
     }
     let messages = fields.messages.take().filter(|messages| !messages.is_empty());
     let messages = messages.ok_or_else(|| refuse("messages", "must be a list of at least one message"))?;
+    let area = processor_area(fields.mm_processor_kwargs.take().unwrap_or_default())?;
     let (messages, media) = take_pictures(messages, Vec::new(), "messages")?;
+    let media = media.into_iter().map(|picture| picture.within(area)).collect();
     let conversation = Conversation {
         messages: with_one_system_message(messages),
         tools: tools(fields)?,

@@ -107,6 +107,9 @@ pub(in crate::http) struct ChatFields {
     /// Variables for the chat template.
     #[schema(value_type = Option<Object>)]
     pub(super) chat_template_kwargs: Option<Map<String, Value>>,
+    /// Bounds on the area of each resized picture that has none of its own: `min_pixels`, `max_pixels`.
+    #[schema(value_type = Option<Object>)]
+    pub(super) mm_processor_kwargs: Option<Map<String, Value>>,
     /// The template's variable of this name: whether the model thinks before it answers.
     pub(super) enable_thinking: Option<bool>,
     /// "none" turns thinking off, any other turns it on; the template sees the word.

@@ -5,6 +5,7 @@
 
 mod batch;
 mod error;
+mod form;
 mod inputs;
 mod output;
 mod query;
@@ -29,7 +30,7 @@ use batch::{Batch, Sent, Wanted};
 use error::Failures;
 use output::{Answered, Reply};
 use question::Asking;
-use schema::{PictureFile, PredictRequest};
+use schema::{PictureFile, PictureForm, PredictRequest};
 
 /// Answers what `inputs` asks.
 ///
@@ -44,7 +45,7 @@ use schema::{PictureFile, PredictRequest};
             "parameters": {"max_new_tokens": 20, "do_sample": false},
         })),
         (PictureFile = "image/png"), (PictureFile = "image/jpeg"), (PictureFile = "image/webp"), (PictureFile = "image/gif"),
-        (PictureFile = "image/bmp"), (PictureFile = "image/tiff"),
+        (PictureFile = "image/bmp"), (PictureFile = "image/tiff"), (PictureForm = "multipart/form-data"),
     )),
     responses(
         (status = 200, description = "The answers.", content(

@@ -32,6 +32,19 @@ impl ToSchema for PredictRequest {
 #[expect(dead_code, reason = "describes what is read by hand")]
 pub(in crate::http) struct PictureFile(Vec<u8>);
 
+/// Pictures as files, and the fields of a JSON body as texts beside them: a question in `inputs`, `question`, `messages` or their
+/// like, and parameters.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read by hand")]
+pub(in crate::http) struct PictureForm {
+    /// Also called `images`, `file` and `files`, and several times for several pictures.
+    #[schema(value_type = String, format = Binary)]
+    image: Vec<u8>,
+    inputs: Option<String>,
+    /// JSON.
+    parameters: Option<String>,
+}
+
 /// What to answer: in `inputs`, in `instances`, or beside them in the fields of a question.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what is read by hand")]

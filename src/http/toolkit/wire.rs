@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::form::{self, Form as FilledForm};
 use super::inputs::{self, Asked, Record};
 use crate::error::Error;
 use crate::http::hf::parameters;
@@ -38,7 +39,11 @@ pub(super) fn read(body: Body, query: Map<String, Value>) -> Result<Call, Error>
             record.parameters = parameters::merge(Map::new(), query)?;
             Ok(Call { records: vec![record], form: Form::Records, stream: None })
         }
-        Body::Json(text) => read_object(object(parse(&text)?)?, query),
+        Body::Json(text) => read_object(object(parse(&text)?)?, Vec::new(), query),
+        Body::Form { content_type, body } => {
+            let FilledForm { fields, files } = form::read(&content_type, body)?;
+            read_object(fields, files, query)
+        }
     }
 }
 
@@ -49,7 +54,8 @@ fn object(body: Value) -> Result<Map<String, Value>, Error> {
     }
 }
 
-fn read_object(mut body: Map<String, Value>, query: Map<String, Value>) -> Result<Call, Error> {
+/// Reads the fields of a body; `files` are pictures that came beside them.
+fn read_object(mut body: Map<String, Value>, files: Vec<Source>, query: Map<String, Value>) -> Result<Call, Error> {
     let stream = match body.shift_remove("stream") {
         None | Some(Value::Null) => None,
         Some(Value::Bool(stream)) => Some(stream),
@@ -60,8 +66,10 @@ fn read_object(mut body: Map<String, Value>, query: Map<String, Value>) -> Resul
     check_ignored(&mut body)?;
     let shared = parameters::merge(Map::new(), query)?;
     let (mut records, form) = match body.shift_remove("instances") {
+        Some(_) if !files.is_empty() => return Err(refuse("instances", "cannot be asked about the files of a form")),
         Some(instances) => (read_instances(instances)?, Form::Predictions),
-        None => (read_inputs(&mut body)?, Form::Records),
+        None if files.is_empty() => (read_inputs(&mut body)?, Form::Records),
+        None => (vec![read_about_files(&mut body, files)?], Form::Records),
     };
     // What is left of the body: `parameters`, some beside them, or fields that nobody knows, which will be refused as such.
     let shared = parameters::merge(shared, body)?;
@@ -108,6 +116,23 @@ fn read_inputs(body: &mut Map<String, Value>) -> Result<Vec<Record>, Error> {
             let received = if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
             Err(refuse_shape(&format!("received {received}")))
         }
+    }
+}
+
+/// What is asked about `files`: one question, or nothing where there is none.
+fn read_about_files(body: &mut Map<String, Value>, files: Vec<Source>) -> Result<Record, Error> {
+    let is_visual_question = body.contains_key("question");
+    if !body.contains_key("inputs") && !inputs::is_record(body) {
+        return Ok(Record::new("", Asked::PicturesOnly, files));
+    }
+    let mut records = read_inputs(body)?;
+    match records.pop() {
+        Some(mut only) if records.is_empty() => {
+            only.pictures.extend(files);
+            only.is_visual_question = is_visual_question;
+            Ok(only)
+        }
+        _ => Err(refuse("inputs", "must be one question where files are beside it")),
     }
 }
 

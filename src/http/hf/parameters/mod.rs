@@ -17,6 +17,8 @@ use crate::engine::Sampling;
 use crate::error::Error;
 use crate::generation::{Length, Stop};
 use crate::http::json::{kind, refuse, shown};
+use crate::http::sizing::{PROCESSOR_KWARGS, processor_area};
+use crate::media::Area;
 pub(in crate::http) use dialect::{Dialect, TGI, TRANSFORMERS};
 pub(in crate::http) use names::merge;
 pub(in crate::http) use schema::{TgiParameters, ToolkitParameters};
@@ -34,6 +36,8 @@ pub(in crate::http) struct Parameters {
     pub(in crate::http) stop: Stop,
     pub(in crate::http) skip_special_tokens: bool,
     pub(in crate::http) template: Template,
+    /// Bounds on the area of each picture that has none of its own.
+    pub(in crate::http) area: Area,
     pub(in crate::http) reply: Reply,
     /// What was understood and has no effect, for the client to read.
     pub(in crate::http) warnings: Vec<String>,
@@ -105,7 +109,8 @@ fn take_all(values: &mut Values, reading: Reading) -> Result<Parameters, Error> 
     // Nothing is ever padded here: accepted because generation configs carry it.
     values.token_ids("pad_token_id")?;
     let template = template::resolve(values)?;
-    Ok(Parameters { sampling, length, stop, skip_special_tokens, template, reply, warnings })
+    let area = area(values)?;
+    Ok(Parameters { sampling, length, stop, skip_special_tokens, template, area, reply, warnings })
 }
 
 /// What `fields` tell the chat template; the others are not looked at.
@@ -121,6 +126,15 @@ fn defaults<'a>(reading: Reading<'a>) -> Cow<'a, GenerationDefaults> {
     }
     let eos_token_id = reading.defaults.eos_token_id.clone();
     Cow::Owned(GenerationDefaults { eos_token_id, ..GenerationDefaults::default() })
+}
+
+/// Transformers' pipeline hands these to the processor; vLLM's clients have an object for them.
+fn area(values: &mut Values) -> Result<Area, Error> {
+    let own = Area {
+        min_pixels: values.count("min_pixels", "above 0", |n| n > 0)?,
+        max_pixels: values.count("max_pixels", "above 0", |n| n > 0)?,
+    };
+    Ok(own.or(processor_area(values.object(PROCESSOR_KWARGS)?.unwrap_or_default())?))
 }
 
 fn stop(values: &mut Values, dialect: &Dialect, defaults: &GenerationDefaults) -> Result<Stop, Error> {
