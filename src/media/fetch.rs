@@ -25,7 +25,7 @@ impl Fetcher {
         let guard = AddressGuard::new(limits);
         let mut builder = Client::builder();
         if let Some(proxy) = &limits.proxy {
-            let problem = |error: reqwest::Error| format!("--image-proxy {proxy}: {}", chain(&error));
+            let problem = |error: reqwest::Error| format!("--image-proxy cannot be used: {}", chain(&error));
             builder = builder.proxy(reqwest::Proxy::all(proxy.clone()).map_err(problem)?);
         } else {
             // One from the environment would resolve the names itself, unasked.

@@ -69,7 +69,8 @@ impl Default for MediaLimits {
             // A 50-megapixel JPEG has 10 to 15 MB; base64 of this much still fits in a 32 MiB body.
             max_image_bytes: 20 << 20,
             max_request_image_bytes: 128 << 20,
-            max_decoded_bytes: 1 << 30,
+            // Thirty-two of a telephone's, even where they are progressive.
+            max_decoded_bytes: 4 << 30,
             // Telephones take 50; at 3 bytes a pixel this is 192 MB while a picture is being prepared.
             max_image_pixels: 64 << 20,
             max_resized_pixels: None,
@@ -97,7 +98,7 @@ impl MediaLimits {
             ("--max-image-pixels", self.max_image_pixels as usize),
             ("--max-request-image-bytes", self.max_request_image_bytes as usize),
             ("--max-decoded-bytes", self.max_decoded_bytes as usize),
-            ("--decode-timeout-ms", self.decode_timeout.as_millis() as usize),
+            ("--decode-timeout-ms", self.decode_timeout.as_nanos() as usize),
             ("fetch_concurrency", self.fetch_concurrency),
             ("--decode-concurrency", self.decode_concurrency),
         ];

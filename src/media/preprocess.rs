@@ -101,7 +101,8 @@ impl Preprocess {
     /// checkpoint's other one, that one gives way.
     pub fn target_size(&self, height: usize, width: usize, area: Area) -> Result<(usize, usize), Error> {
         let max = area.max_pixels.unwrap_or(self.max_pixels).min(self.max_pixels);
-        let min = area.min_pixels.unwrap_or(self.min_pixels).min(max);
+        let own_min = if self.min_pixels > max { self.factor().pow(2) } else { self.min_pixels };
+        let min = area.min_pixels.unwrap_or(own_min).min(max);
         smart_resize(height, width, self.factor(), min, max)
     }
 

@@ -27,7 +27,7 @@ pub struct MediaFlags {
     pub allowed_ports: Vec<u16>,
     /// An http(s) proxy that all pictures are fetched through. It resolves names itself, so it must refuse private addresses.
     /// Proxies of the environment (HTTP_PROXY) are not used.
-    #[arg(long, env = "SARDINE_IMAGE_PROXY", value_name = "URL")]
+    #[arg(long, env = "SARDINE_IMAGE_PROXY", hide_env_values = true, value_name = "URL")]
     pub image_proxy: Option<url::Url>,
     /// Bytes of one picture's file.
     #[arg(long, env = "SARDINE_MAX_IMAGE_BYTES", default_value_t = MediaLimits::default().max_image_bytes, value_name = "BYTES")]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sardine::error::Error;
 use sardine::media::Rgb;
-use sardine::media::decode::{Bounds, decode};
+use sardine::media::decode::{Bounds, decode, open};
 
 use crate::fixtures::{bounds, file, pictures, rows, sha256};
 
@@ -50,7 +50,8 @@ fn a_small_file_that_claims_a_huge_picture_is_refused_at_once() {
     bmp[18..26].copy_from_slice(&[0x60, 0xea, 0, 0, 0x60, 0xea, 0, 0]);
     let mut jpeg = file("photo-444.jpg");
     let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
-    jpeg[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
+    // libjpeg itself reads no side above 65500.
+    jpeg[frame + 5..frame + 9].copy_from_slice(&[0xff, 0, 0xff, 0]);
     for (name, bytes) in [("png", file("bomb.png")), ("gif", gif), ("bmp", bmp), ("jpeg", jpeg)] {
         let start = Instant::now();
         let message = refusal(&bytes);
@@ -95,4 +96,16 @@ fn a_side_too_many_times_the_other_is_refused_by_the_header() {
         let Err(Error::Invalid { message, .. }) = decode(&file(&name), limit) else { panic!("{name} was not refused") };
         assert!(message.contains("1.3 times") && message.contains("--max-aspect-ratio"), "{name}: {message}");
     }
+}
+
+#[test]
+fn a_thumbnail_is_not_taken_for_scans_of_the_picture() {
+    let plain = file("photo-420.jpg");
+    let mut segment = vec![0xff, 0xe1];
+    segment.extend_from_slice(&(plain.len() as u16 + 2).to_be_bytes());
+    let with_thumbnail = [&plain[..2], &segment, &plain, &plain[2..], &plain].concat();
+    let num_bytes = |file: &[u8]| open(file, bounds()).unwrap().num_bytes();
+    assert_eq!(num_bytes(&with_thumbnail), num_bytes(&plain));
+    assert_eq!(decode(&with_thumbnail, bounds()), decode(&plain, bounds()));
+    assert!(num_bytes(&file("progressive.jpg")) > num_bytes(&plain), "coefficients of scans are kept");
 }

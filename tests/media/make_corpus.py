@@ -3,7 +3,8 @@
 Run with torch 2.13, torchvision 0.28, transformers 5.23 and Pillow 13:  python tests/media/make_corpus.py
 
 Each file is a tensor of its bytes. The metadata has a row of JSON for each: its group (a row of the printed table), the size
-and digest of the pixels that `transformers.image_utils.load_image` gives, and the digest of `pixel_values`. A lossy file has
+and digest of the pixels that `transformers.image_utils.load_image` gives, and the digest of the `pixel_values` of these
+pixels. (The one transparent colour of a GIF, or of a PNG in RGB or grey, the processor would make white.) A lossy file has
 its expected pixels beside it, as a PNG named `<file>=`.
 """
 
@@ -440,6 +441,7 @@ def main():
     for name, file in corpus.items():
         tensors[name] = np.frombuffer(file, np.uint8)
         picture = expected(file)
+        picture = Image.fromarray(np.asarray(picture))
         values = processor(picture, return_tensors="np")["pixel_values"].astype("<f4")
         rows.append({
             "file": name, "group": group(name), "lossy": is_lossy(name), "height": picture.height, "width": picture.width,

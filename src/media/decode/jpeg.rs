@@ -22,10 +22,8 @@ pub(super) struct Jpeg<'a> {
 impl<'a> Jpeg<'a> {
     /// Reads the header of `file`.
     pub(super) fn open(file: &'a [u8], timed: Timed<'a>) -> Result<Jpeg<'a>, String> {
-        if !is_complete(file) {
-            return Err("the JPEG file is cut short: its end marker is missing".to_owned());
-        }
-        let num_scans = file.windows(2).filter(|pair| *pair == START_OF_SCAN).count();
+        let scans = scans(file).ok_or("the JPEG file is cut short: its end marker is missing")?;
+        let num_scans = scans.windows(2).filter(|pair| *pair == START_OF_SCAN).count();
         if num_scans > MAX_SCANS {
             return Err(format!("the JPEG file has {num_scans} scans, where {MAX_SCANS} are read at most"));
         }
@@ -99,13 +97,23 @@ fn message(payload: Box<dyn Any + Send>) -> String {
 
 const START_OF_SCAN: [u8; 2] = [0xff, 0xda];
 
-/// Whether an end marker follows the last start of a scan. The decoder itself would fill what is missing with grey.
-fn is_complete(file: &[u8]) -> bool {
+/// The file from its first scan to its end marker; `None` where that is missing, which the decoder itself would make up for
+/// with grey. What stands before (such as a thumbnail, a JPEG itself) and behind is none of it.
+fn scans(file: &[u8]) -> Option<&[u8]> {
     const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
-    // Neither pair can occur inside a scan's data: there 0xff is always followed by 0 or a restart marker.
-    let last = |marker: [u8; 2]| file.windows(2).rposition(|pair| pair == marker);
-    match (last(START_OF_SCAN), last(END_OF_IMAGE)) {
-        (Some(scan), Some(end)) => scan < end,
-        _ => false,
+    let mut at = 2;
+    loop {
+        at += match file.get(at..at + 2)? {
+            [0xff, 0xda] => break,
+            // Markers without a length.
+            [0xff, 0x01 | 0xd0..=0xd8] => 2,
+            // Fill bytes, and what is no marker.
+            [0xff, 0 | 0xff] => 1,
+            [0xff, _] => 2 + usize::from(u16::from_be_bytes([*file.get(at + 2)?, *file.get(at + 3)?])),
+            _ => 1,
+        };
     }
+    // The pair cannot occur inside a scan's data: there 0xff is always followed by 0 or a restart marker.
+    let end = file[at..].windows(2).position(|pair| pair == END_OF_IMAGE)?;
+    Some(&file[at..at + end])
 }

@@ -6,7 +6,10 @@ use std::time::Instant;
 /// Bytes handed out at a time: few enough that the clock is looked at every millisecond or so.
 const PIECE: usize = 16 << 10;
 
-/// Small reads between two looks at the clock.
+/// A read as long as this is worth a look at the clock; decoders' own buffers read so much at once.
+const LONG: usize = 4 << 10;
+
+/// Shorter reads between two looks at the clock.
 const READS_BETWEEN: u8 = 64;
 
 /// Reads `file` until `deadline`; after it every read fails.
@@ -23,7 +26,7 @@ impl<'a> Timed<'a> {
 
     fn check(&mut self, len: usize) -> Result<()> {
         self.reads = self.reads.wrapping_add(1);
-        let looks = len >= PIECE || self.reads.is_multiple_of(READS_BETWEEN);
+        let looks = len >= LONG || self.reads.is_multiple_of(READS_BETWEEN);
         if looks && Instant::now() > self.deadline {
             return Err(Error::new(ErrorKind::TimedOut, "the time for decoding is over"));
         }
