@@ -11,6 +11,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokenizers", &["chat/"]),
     ("minijinja", &["chat/"]),
     ("image", &["media/"]),
+    ("rustix", &["media/"]),
     ("safetensors", &["model/"]),
     ("memmap2", &["checkpoint/"]),
     ("clap", &["settings/", "telemetry/"]),

@@ -1,5 +1,6 @@
-//! Settings that protect the server from pictures.
+//! Settings that protect the server from pictures and videos, and the program that decodes videos.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -9,20 +10,20 @@ use super::units::bytes;
 use crate::engine::MemoryPlan;
 use crate::media::MediaLimits;
 
-/// What protects the server from pictures.
+/// What protects the server from pictures and videos.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Pictures")]
+#[command(next_help_heading = "Pictures and videos")]
 pub struct MediaFlags {
-    /// Whether picture URLs are fetched at all.
+    /// Whether URLs of pictures and videos are fetched at all.
     #[arg(long, env = "SARDINE_ALLOW_REMOTE_IMAGES", default_value_t = true, action = clap::ArgAction::Set, value_parser = boolean, value_name = "BOOL")]
     pub allow_remote_images: bool,
-    /// Networks that picture URLs may point to although they are not public, such as 10.0.0.0/8 (comma-separated).
+    /// Networks that these URLs may point to although they are not public, such as 10.0.0.0/8 (comma-separated).
     #[arg(long, env = "SARDINE_ALLOWED_NETWORKS", value_delimiter = ',', value_name = "CIDR")]
     pub allowed_networks: Vec<ipnet::IpNet>,
     /// Bytes of one picture's file.
     #[arg(long, env = "SARDINE_MAX_IMAGE_BYTES", default_value_t = MediaLimits::default().max_image_bytes, value_name = "BYTES")]
     pub max_image_bytes: usize,
-    /// Pixels of one decoded picture, before it is resized.
+    /// Pixels of one decoded picture or frame, before it is resized.
     #[arg(long, env = "SARDINE_MAX_IMAGE_PIXELS", default_value_t = MediaLimits::default().max_image_pixels, value_name = "PIXELS")]
     pub max_image_pixels: u64,
     /// Pictures in one request.
@@ -35,6 +36,25 @@ pub struct MediaFlags {
     /// Time to fetch one picture, redirects included.
     #[arg(long, env = "SARDINE_IMAGE_TIMEOUT_MS", default_value_t = 10_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub image_timeout_ms: u64,
+    /// The program that decodes video files, ffmpeg 5.1 or newer: a file, or a name to look for in PATH. Where there is none,
+    /// lists of frames are read, and animated pictures.
+    #[arg(long, env = "SARDINE_FFMPEG", default_value = "ffmpeg", value_name = "FILE")]
+    pub ffmpeg: PathBuf,
+    /// Videos in one request.
+    #[arg(long, env = "SARDINE_MAX_VIDEOS", default_value_t = MediaLimits::default().max_videos, value_name = "N")]
+    pub max_videos: usize,
+    /// Bytes of one video's file.
+    #[arg(long, env = "SARDINE_MAX_VIDEO_BYTES", default_value_t = MediaLimits::default().max_video_bytes, value_name = "BYTES")]
+    pub max_video_bytes: usize,
+    /// Seconds that one video may last.
+    #[arg(long, env = "SARDINE_MAX_VIDEO_SECONDS", default_value_t = MediaLimits::default().max_video_seconds, value_name = "S")]
+    pub max_video_seconds: f64,
+    /// Frames of one video that the model is shown; longer videos are sampled more sparsely.
+    #[arg(long, env = "SARDINE_MAX_VIDEO_FRAMES", default_value_t = MediaLimits::default().max_video_frames, value_name = "N")]
+    pub max_video_frames: usize,
+    /// Time to fetch one video, redirects included, and time to decode it.
+    #[arg(long, env = "SARDINE_VIDEO_TIMEOUT_MS", default_value_t = 60_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub video_timeout_ms: u64,
 }
 
 impl MediaFlags {
@@ -49,7 +69,36 @@ impl MediaFlags {
             max_image_tokens: plan.max_model_len,
             picture_memory: plan.waiting_pictures_bytes,
             fetch_timeout: Duration::from_millis(self.image_timeout_ms),
+            ffmpeg: find_program(&self.ffmpeg),
+            max_videos: self.max_videos,
+            max_video_bytes: self.max_video_bytes,
+            max_video_seconds: self.max_video_seconds,
+            max_video_frames: self.max_video_frames,
+            video_timeout: Duration::from_millis(self.video_timeout_ms),
             ..MediaLimits::default()
         }
+    }
+}
+
+/// The file that `program` names: itself where it is a path, else the first of that name in the folders of PATH.
+fn find_program(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return Some(program.to_owned());
+    }
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::find_program;
+
+    #[test]
+    fn a_path_is_taken_as_it_is_and_a_name_is_looked_for() {
+        assert_eq!(find_program(Path::new("/no/such/ffmpeg")), Some(PathBuf::from("/no/such/ffmpeg")));
+        assert!(find_program(Path::new("sh")).is_some_and(|shell| shell.is_absolute()));
+        assert_eq!(find_program(Path::new("no-such-program-anywhere")), None);
     }
 }

@@ -54,7 +54,7 @@ pub async fn start_telling(settings: &ModelSettings, startup: Startup) -> Result
         tracing::info!(ms = took.as_millis() as u64, "the model has run for the first time");
         Ok(Box::new(runner) as Box<dyn ModelRunner>)
     });
-    let chat = Chat::load(&checkpoint, settings.special_text())?;
+    let chat = Chat::load(&checkpoint, settings.special_text())?.with_video_places(settings.video_places());
     let media = Media::start(&checkpoint, settings.media.limits(&plan))?;
     let model = served_model(settings, &checkpoint, &config, &plan);
     let service = Service::new(chat, media, engine.with_memory_plan(plan)).with_startup(startup);

@@ -40,7 +40,7 @@ impl Network {
     }
 
     async fn fetch(&self, url: &str) -> Result<(), Error> {
-        self.media.pictures(&[Source::Text(url.to_owned())]).await.map(|_| ())
+        self.media.prepare(&[Source::Text(url.to_owned()).into()]).await.map(|_| ())
     }
 
     async fn refusal(&self, url: &str) -> String {

@@ -5,3 +5,4 @@ mod fetching;
 mod fixtures;
 mod preparing;
 mod requests;
+mod video;

@@ -9,7 +9,7 @@ use super::parameters::{Parameters, Reply};
 use super::record::GeneratedText;
 use crate::error::Error;
 use crate::generation::{Answer, ChatRequest, Ending, Generation, Input, Service};
-use crate::media::Source;
+use crate::media::Medium;
 
 /// A question ready for the model.
 #[derive(Debug, Clone)]
@@ -38,9 +38,9 @@ pub(in crate::http) enum Given {
 }
 
 impl Question {
-    /// The question `input`, with pictures in the order of its places, and `parameters`, whose template was applied to it.
+    /// The question `input`, with pictures and videos in the order of its places, and `parameters`, whose template was applied to it.
     pub(in crate::http) fn new(
-        (input, media): (Input, Vec<Source>),
+        (input, media): (Input, Vec<Medium>),
         parameters: Parameters,
         given: Option<Given>,
     ) -> Question {

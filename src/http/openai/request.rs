@@ -86,7 +86,8 @@ pub(in crate::http) struct GenerationFields {
 /// Fields of `/v1/chat/completions` only.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
 pub(in crate::http) struct ChatFields {
-    /// Objects with `role` (system, developer, user, assistant, tool) and `content`: a text or a list of parts (text, image_url).
+    /// Objects with `role` (system, developer, user, assistant, tool) and `content`: a text or a list of parts (text, image_url,
+    /// video_url).
     #[schema(value_type = Vec<Object>, min_items = 1, required = true)]
     pub(super) messages: Option<Vec<Value>>,
     /// As `max_tokens`, whose newer name it is.
@@ -107,6 +108,9 @@ pub(in crate::http) struct ChatFields {
     /// Variables for the chat template.
     #[schema(value_type = Option<Object>)]
     pub(super) chat_template_kwargs: Option<Map<String, Value>>,
+    /// How videos are read: `fps`, `num_frames`, `min_pixels`, `max_pixels`, `total_pixels`. A part's own come first.
+    #[schema(value_type = Option<Object>)]
+    pub(super) mm_processor_kwargs: Option<Map<String, Value>>,
     /// The template's variable of this name: whether the model thinks before it answers.
     pub(super) enable_thinking: Option<bool>,
     /// "none" turns thinking off, any other turns it on; the template sees the word.

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::http::hf::parameters;
 use crate::http::json::{kind, parse, refuse, shown};
 use crate::http::negotiation::Body;
-use crate::media::Source;
+use crate::media::{Footage, Medium, Source, Video, VideoOptions};
 
 /// A request as it was sent: what to answer, with the parameters of each record.
 #[derive(Debug, PartialEq)]
@@ -33,13 +33,20 @@ pub(super) enum Form {
 /// Reads a body; `query` are the parameters of the query string.
 pub(super) fn read(body: Body, query: Map<String, Value>) -> Result<Call, Error> {
     match body {
-        Body::Picture(file) => {
-            let mut record = Record::new("", Asked::PicturesOnly, vec![Source::File(file)]);
-            record.parameters = parameters::merge(Map::new(), query)?;
-            Ok(Call { records: vec![record], form: Form::Records, stream: None })
+        Body::Picture(file) => file_alone(Source::File(file).into(), query),
+        Body::Video(file) => {
+            let footage = Footage::File(Source::File(file));
+            file_alone(Medium::Video(Video { footage, options: VideoOptions::default() }), query)
         }
         Body::Json(text) => read_object(object(parse(&text)?)?, query),
     }
+}
+
+/// A body that is the file itself.
+fn file_alone(medium: Medium, query: Map<String, Value>) -> Result<Call, Error> {
+    let mut record = Record::new("", Asked::Nothing, vec![medium]);
+    record.parameters = parameters::merge(Map::new(), query)?;
+    Ok(Call { records: vec![record], form: Form::Records, stream: None })
 }
 
 fn object(body: Value) -> Result<Map<String, Value>, Error> {
@@ -97,7 +104,7 @@ fn check_ignored(body: &mut Map<String, Value>) -> Result<(), Error> {
 fn read_inputs(body: &mut Map<String, Value>) -> Result<Vec<Record>, Error> {
     let inputs = body.shift_remove("inputs").filter(|inputs| !inputs.is_null());
     match inputs {
-        Some(inputs) if inputs::has_pictures(body) => read_beside_picture(inputs, body),
+        Some(inputs) if inputs::shows(body) => read_beside_picture(inputs, body),
         Some(inputs) => inputs::records(inputs, "inputs"),
         None if inputs::is_record(body) => {
             let record = inputs::record_of_object(std::mem::take(body), "")?;
@@ -122,7 +129,7 @@ fn read_beside_picture(inputs: Value, body: &mut Map<String, Value>) -> Result<V
     } else if inputs.is_string() {
         object.insert("text".to_owned(), inputs);
     } else {
-        return Err(refuse("inputs", "must be a text when a picture is beside it"));
+        return Err(refuse("inputs", "must be a text when a picture or a video is beside it"));
     }
     Ok(vec![inputs::record_of_object(object, "")?])
 }

@@ -17,6 +17,8 @@ use crate::engine::Sampling;
 use crate::error::Error;
 use crate::generation::{Length, Stop};
 use crate::http::json::{kind, refuse, shown};
+use crate::http::video::processor_kwargs;
+use crate::media::VideoOptions;
 pub(in crate::http) use dialect::{Dialect, TGI, TRANSFORMERS};
 pub(in crate::http) use names::merge;
 pub(in crate::http) use schema::{TgiParameters, ToolkitParameters};
@@ -34,6 +36,8 @@ pub(in crate::http) struct Parameters {
     pub(in crate::http) stop: Stop,
     pub(in crate::http) skip_special_tokens: bool,
     pub(in crate::http) template: Template,
+    /// How the videos are read that do not say it themselves.
+    pub(in crate::http) videos: VideoOptions,
     pub(in crate::http) reply: Reply,
     /// What was understood and has no effect, for the client to read.
     pub(in crate::http) warnings: Vec<String>,
@@ -105,7 +109,8 @@ fn take_all(values: &mut Values, reading: Reading) -> Result<Parameters, Error> 
     // Nothing is ever padded here: accepted because generation configs carry it.
     values.token_ids("pad_token_id")?;
     let template = template::resolve(values)?;
-    Ok(Parameters { sampling, length, stop, skip_special_tokens, template, reply, warnings })
+    let videos = processor_kwargs(values.object("mm_processor_kwargs")?)?;
+    Ok(Parameters { sampling, length, stop, skip_special_tokens, template, videos, reply, warnings })
 }
 
 /// What `fields` tell the chat template; the others are not looked at.

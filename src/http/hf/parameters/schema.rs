@@ -146,6 +146,9 @@ struct Shared {
     /// Variables for the chat template.
     #[schema(value_type = Option<Object>)]
     chat_template_kwargs: Option<serde_json::Value>,
+    /// How videos are read: `fps`, `num_frames`, `min_pixels`, `max_pixels`, `total_pixels`. A part's own come first.
+    #[schema(value_type = Option<Object>)]
+    mm_processor_kwargs: Option<serde_json::Value>,
     /// The template's variable of this name: whether the model thinks before it answers.
     enable_thinking: Option<bool>,
     /// The template's variable of this name: whether pictures are numbered.
