@@ -102,7 +102,7 @@ impl<'a> Assembly<'a> {
             let tokens = &placed.placeholders;
             if tokens.start < cut {
                 let message = format!(
-                    "truncating the prompt of {} tokens to its last {keep} would cut into a picture (or frames) of {} tokens; \
+                    "truncating the prompt of {} tokens to its last {keep} would cut into a picture of {} tokens; \
                      keep at least {}",
                     self.ids.len(),
                     tokens.len(),

@@ -39,7 +39,10 @@ fn films() -> Vec<Film> {
     let mut films: Vec<Film> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap())
-        .map(|entry| Film { name: entry.file_name().into_string().unwrap(), bytes: std::fs::read(entry.path()).unwrap() })
+        .map(|entry| Film {
+            name: entry.file_name().into_string().unwrap(),
+            bytes: std::fs::read(entry.path()).unwrap(),
+        })
         .collect();
     films.sort_by(|a, b| a.name.cmp(&b.name));
     assert_eq!(films.len(), 4, "one in each direction");

@@ -1,4 +1,5 @@
-//! Animated GIF, WebP and PNG, frame by frame, in this process: no ffmpeg before 8 reads animated WebP.
+//! Animated GIF, WebP and PNG, frame by frame, in this process: no ffmpeg before 8 reads animated WebP. Frames are those of ffmpeg
+//! and PIL to the bit, but for blended frames of WebP, whose values may lie one below libwebp's.
 
 use std::io::Cursor;
 use std::time::{Duration, Instant};

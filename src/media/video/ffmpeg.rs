@@ -19,6 +19,9 @@ use super::sampling::Timing;
 use crate::error::Error;
 use crate::media::Rgb;
 
+/// How ffmpeg says that a file has no video.
+const NO_VIDEO: &str = "matches no streams";
+
 /// Where a process finds the file that it is given as its standard input; ffmpeg opens it anew, so that it can seek.
 const INPUT: &str = "file:/proc/self/fd/0";
 
@@ -163,7 +166,7 @@ impl Process {
     async fn problem(&mut self) -> String {
         let status = self.child.wait().await;
         let complaints = (&mut self.complaints).await.unwrap_or_default();
-        match complaints.lines().map(without_address).find(|line| !line.is_empty()) {
+        match first_of_weight(&complaints) {
             Some(line) => line.to_owned(),
             None => status.map_or_else(|error| error.to_string(), |status| format!("the decoder ended with {status}")),
         }
@@ -210,6 +213,16 @@ async fn beginning(mut complaints: impl AsyncRead + Unpin) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
+/// The complaint that says the most. That a sound's decoder may not run is none: sounds are left out.
+fn first_of_weight(complaints: &str) -> Option<&str> {
+    let lines = || {
+        let lines = complaints.lines().map(without_address);
+        lines.filter(|line| !line.is_empty() && !line.starts_with("Last message repeated"))
+    };
+    let no_video = lines().find(|line| line.contains(NO_VIDEO));
+    no_video.or_else(|| lines().find(|line| !line.contains("not on whitelist"))).or_else(|| lines().next())
+}
+
 /// A line without the `[mov @ 0x55d2c8a0]` at its beginning, which says nothing to a client.
 fn without_address(line: &str) -> &str {
     let rest = line.strip_prefix('[').and_then(|line| line.split_once("] ")).map_or(line, |(_, rest)| rest);
@@ -217,7 +230,7 @@ fn without_address(line: &str) -> &str {
 }
 
 fn unreadable(problem: &str) -> Error {
-    if problem.contains("matches no streams") {
+    if problem.contains(NO_VIDEO) {
         return Error::invalid("the video's file has no video in it, only sound or data; send one that has pictures");
     }
     Error::invalid(format!(
@@ -238,7 +251,7 @@ fn is_old(version: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_old, without_address};
+    use super::{first_of_weight, is_old, without_address};
 
     #[test]
     fn versions_before_5_1_are_old() {
@@ -254,5 +267,10 @@ mod tests {
     fn a_complaint_is_told_without_what_means_nothing_to_a_client() {
         assert_eq!(without_address("[mov,mp4 @ 0x55d2] moov atom not found"), "moov atom not found");
         assert_eq!(without_address("file:/proc/self/fd/0: Invalid data found"), "Invalid data found");
+        let sound = "[aac @ 0x5] Codec (aac) not on whitelist 'h264'\n    Last message repeated 1 times\n";
+        let no_video = format!("{sound}Stream map '0:V:0' matches no streams.\n");
+        assert_eq!(first_of_weight(&no_video), Some("Stream map '0:V:0' matches no streams."));
+        assert_eq!(first_of_weight(&format!("{sound}[mov @ 0x5] moov atom not found")), Some("moov atom not found"));
+        assert_eq!(first_of_weight(""), None);
     }
 }
