@@ -2,7 +2,7 @@
 //!
 //! Tests that decode video files need ffmpeg on PATH, and say so where it is missing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,7 +63,7 @@ fn ffmpeg() -> Option<PathBuf> {
 }
 
 /// Whether ffmpeg is the release that the fixtures were made with: others convert colours to slightly other values.
-fn is_witness(ffmpeg: &PathBuf) -> bool {
+fn is_witness(ffmpeg: &Path) -> bool {
     let output = std::process::Command::new(ffmpeg).arg("-version").output().unwrap();
     let is_witness = String::from_utf8_lossy(&output.stdout).starts_with("ffmpeg version 5.1.");
     if !is_witness {
@@ -251,6 +251,48 @@ async fn without_a_decoder_a_file_is_refused_with_what_to_send_instead() {
         let message = refusal(&media, video(file("h264.mp4"), VideoOptions::default())).await;
         assert!(message.contains("--ffmpeg") && message.contains("list of pictures"), "{message}");
     }
+}
+
+/// A program that says it is ffmpeg and then never ends.
+#[cfg(target_os = "linux")]
+fn endless(folder: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let program = folder.join("ffmpeg");
+    std::fs::write(&program, "#!/bin/sh\n[ \"$1\" = -version ] && echo 'ffmpeg version 9.0 endless' || sleep 20\n")
+        .unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
+/// Whether a process runs whose command line names `program`.
+#[cfg(target_os = "linux")]
+fn runs(program: &Path) -> bool {
+    let name = program.to_str().unwrap().as_bytes();
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let mut lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.any(|line| line.windows(name.len()).any(|part| part == name))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_decoder_ends_with_its_request_and_at_the_time_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = endless(folder.path());
+    let clip = || video(file("h264.mp4"), VideoOptions::default());
+    let limits = MediaLimits { ffmpeg: Some(program.clone()), ..MediaLimits::default() };
+    let left = media(limits.clone());
+    let medium = [clip()];
+    let gone = tokio::time::timeout(Duration::from_millis(500), left.prepare(&medium)).await;
+    assert!(gone.is_err(), "the decoder never ends: {gone:?}");
+    let hurried = media(MediaLimits { video_timeout: Duration::from_millis(500), ..limits });
+    assert!(refusal(&hurried, clip()).await.contains("--video-timeout-ms"));
+    for _ in 0..100 {
+        if !runs(&program) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{} still runs", program.display());
 }
 
 #[tokio::test]

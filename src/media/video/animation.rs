@@ -39,16 +39,17 @@ impl<'a> Animated<'a> {
         Ok(Timing { num_frames, fps: (seconds > 0.0).then(|| num_frames as f64 / seconds), seconds })
     }
 
-    /// Calls `take` with the frames at `indices`, which ascend and may repeat. Transparent places are black, as in ffmpeg.
+    /// Calls `take` with the frames at `indices`, which ascend, and how often each comes in a row. Transparent places are black, as in ffmpeg.
     pub(super) fn frames(
         &self,
         indices: &[usize],
-        mut take: impl FnMut(Rgb) -> Result<(), Error>,
+        mut take: impl FnMut(Rgb, usize) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (mut wanted, mut index) = (indices.iter().peekable(), 0);
         self.each_frame(|frame| {
-            while wanted.next_if_eq(&&index).is_some() {
-                take(opaque(&frame))?;
+            let copies = std::iter::from_fn(|| wanted.next_if_eq(&&index)).count();
+            if copies > 0 {
+                take(opaque(&frame), copies)?;
             }
             index += 1;
             Ok(wanted.peek().is_some())

@@ -38,8 +38,8 @@ impl Making {
         Making { processor, options, share, num_frames, seconds, sizes: None, group: Vec::new(), groups: Vec::new() }
     }
 
-    /// Takes the next frame. Errors where its size is not that of those before, or where there is no room for the clip.
-    pub(super) fn push(&mut self, frame: Rgb) -> Result<(), Error> {
+    /// Takes the next frame, which is shown `copies` times in a row. Errors where its size is not that of those before, or where there is no room for the clip.
+    pub(super) fn push(&mut self, frame: Rgb, copies: usize) -> Result<(), Error> {
         let size = (frame.height, frame.width);
         let (first, target) = match self.sizes {
             Some(sizes) => sizes,
@@ -52,9 +52,12 @@ impl Making {
                 size.1, size.0, first.1, first.0
             )));
         }
-        self.group.push(resize(frame, target.0, target.1));
-        if self.group.len() == self.processor.frames.temporal_patch_size {
-            self.close_group();
+        let resized = resize(frame, target.0, target.1);
+        for _ in 0..copies {
+            self.group.push(resized.clone());
+            if self.group.len() == self.processor.frames.temporal_patch_size {
+                self.close_group();
+            }
         }
         Ok(())
     }

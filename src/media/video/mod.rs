@@ -195,7 +195,7 @@ impl Reading<'_> {
         let mut decoded = std::pin::pin!(decoded);
         while let Some((frame, times)) = decoded.try_next().await? {
             spent.add(times);
-            let (next, took) = push(making, frame).await?;
+            let (next, took) = push(making, frame, 1).await?;
             making = next;
             spent.prepare += took;
         }
@@ -264,18 +264,12 @@ impl Reading<'_> {
         unique.dedup();
         let mut making = self.making(&indices, fps);
         let mut frames = ffmpeg.frames(&video, &unique)?;
-        let mut wanted = indices.iter().peekable();
         for index in &unique {
             let frame = frames.next().await?;
-            let mut copies = 0;
-            while wanted.next_if_eq(&index).is_some() {
-                copies += 1;
-            }
-            for _ in 0..copies {
-                let (next, took) = push(making, frame.clone()).await?;
-                making = next;
-                times.prepare += took;
-            }
+            let copies = indices.iter().filter(|shown| *shown == index).count();
+            let (next, took) = push(making, frame, copies).await?;
+            making = next;
+            times.prepare += took;
         }
         times.decode = begun.elapsed().saturating_sub(times.prepare);
         Ok((making.finish(), times))
@@ -289,7 +283,7 @@ impl Reading<'_> {
         let (indices, fps) = self.sample(&timing)?;
         let (limits, mut making) = (self.limits().clone(), self.making(&indices, fps));
         blocking(move || {
-            Animated::new(&file, kind, &limits).frames(&indices, |frame| making.push(frame))?;
+            Animated::new(&file, kind, &limits).frames(&indices, |frame, copies| making.push(frame, copies))?;
             Ok((making.finish(), Times { decode: begun.elapsed(), ..times }))
         })
         .await
@@ -297,10 +291,10 @@ impl Reading<'_> {
 }
 
 /// Prepares a frame on a blocking thread, and says how long that took.
-async fn push(mut making: Making, frame: super::Rgb) -> Result<(Making, Duration), Error> {
+async fn push(mut making: Making, frame: super::Rgb, copies: usize) -> Result<(Making, Duration), Error> {
     blocking(move || {
         let begun = Instant::now();
-        making.push(frame)?;
+        making.push(frame, copies)?;
         Ok((making, begun.elapsed()))
     })
     .await
