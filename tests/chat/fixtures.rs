@@ -36,14 +36,17 @@ pub struct WithPictures {
     pub rope_delta: i64,
 }
 
-/// A conversation with videos, each (groups, rows, columns), indices of frames, and frames per second; and its prompt, with the
+/// (groups, rows, columns), indices of frames, and frames per second.
+pub type WrittenClip = ((usize, usize, usize), Vec<usize>, f64);
+
+/// A conversation with videos, and its prompt, with the
 /// frames inside the template's own start and end, and instead of them.
 #[derive(Deserialize)]
 pub struct WithVideos {
     pub name: String,
     pub conversation: Written,
     pub grids: Vec<(usize, usize)>,
-    pub clips: Vec<((usize, usize, usize), Vec<usize>, f64)>,
+    pub clips: Vec<WrittenClip>,
     pub inside: Prompted,
     pub instead: Prompted,
 }

@@ -365,7 +365,7 @@ async fn a_damaged_file_never_takes_more_than_its_own_request_down() {
     names.dedup();
     for name in names {
         let whole = file(&name);
-        let rounds = if name.starts_with("animated") { 40 } else { 4 };
+        let rounds = if name.starts_with("animated") { 40 } else { 2 };
         for round in 0..rounds {
             let mut damaged = whole.clone();
             for change in 0..1 + round % 4 {
