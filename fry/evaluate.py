@@ -11,6 +11,8 @@ import base64
 import json
 import random
 import re
+import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -165,15 +167,25 @@ def data_url(rng, image):
     return f"data:image/{kind};base64," + base64.b64encode(P.encode(image, kind)).decode()
 
 
-def on_the_wire(rng, c):
-    """The request's messages in OpenAI's form."""
+def film(frames):
+    """The frames at two a second, as an MP4 in a data: URL. Needs ffmpeg on PATH."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "clip.mp4"
+        size = "{}x{}".format(*frames[0].size)
+        subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", "2", "-i", "pipe:0",
+                        "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18", str(file)], input=b"".join(f.tobytes() for f in frames), check=True)
+        return "data:video/mp4;base64," + base64.b64encode(file.read_bytes()).decode()
+
+
+def on_the_wire(rng, c, films=False):
+    """The request's messages in OpenAI's form. Clips are lists of frames, or video files."""
     out = []
     for m in c["messages"][:-1]:
         m = dict(m)
         if isinstance(m["content"], list):
             m["content"] = [p if p["type"] == "text" else
                             {"type": "image_url", "image_url": {"url": data_url(rng, p["image"])}} if p["type"] == "image" else
-                            {"type": "video", "video": [data_url(rng, f) for f in p["video"]]} for p in m["content"]]
+                            {"type": "video", "video": film(p["video"]) if films else [data_url(rng, f) for f in p["video"]]} for p in m["content"]]
         if "tool_calls" in m:
             m["tool_calls"] = [{"id": f"call_{k}", "type": "function", "function": {
                 **t["function"], "arguments": json.dumps(t["function"]["arguments"])}} for k, t in enumerate(m["tool_calls"])]
@@ -181,11 +193,11 @@ def on_the_wire(rng, c):
     return out
 
 
-def ask(url, rng, c, max_new_tokens=120):
+def ask(url, rng, c, max_new_tokens=120, films=False):
     parameters = {"max_new_tokens": max_new_tokens, "do_sample": False, "enable_thinking": c["thinking"]}
     if c["tools"]:
         parameters["tools"] = c["tools"]
-    body = json.dumps({"inputs": [on_the_wire(rng, c)], "parameters": parameters}).encode()
+    body = json.dumps({"inputs": [on_the_wire(rng, c, films)], "parameters": parameters}).encode()
     request = urllib.request.Request(url.rstrip("/") + "/", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=300) as response:
         reply = json.load(response)
@@ -233,6 +245,7 @@ def main():
     ap.add_argument("--parallel", type=int, default=4, help="requests at a time")
     ap.add_argument("--json", help="also write the table here")
     ap.add_argument("--rows", help="only rows whose name contains this")
+    ap.add_argument("--films", action="store_true", help="send clips as MP4 files and not as lists of frames (needs ffmpeg)")
     ap.add_argument("--misses", type=int, default=0, help="show this many wrong answers per row")
     ap.add_argument("--draft", metavar="FOLDER", help="also measure the draft head of this checkpoint (needs torch)")
     a = ap.parse_args()
@@ -243,7 +256,7 @@ def main():
             continue
         cases, rng = held_out_set(row, a.n), random.Random(SEED + row)
         try:
-            got = list(pool.map(lambda c: ask(a.url, rng, c), cases))
+            got = list(pool.map(lambda c: ask(a.url, rng, c, films=a.films), cases))
         except urllib.error.HTTPError as refusal:
             print(f"{name}: refused ({refusal.code} {refusal.read()[:200]})", flush=True)
             table.append({"skill": name, "bar": bar, "measured": None, "baseline": baseline(row, cases), "n": 0})

@@ -7,7 +7,7 @@ use std::time::Instant;
 use sardine::engine::Sampling;
 use sardine::generation::{ChatRequest, Conversation, Ending, Input, Length, MaxLength, Service, Stop};
 use sardine::http::{Signals, WaitingRoom};
-use sardine::media::Source;
+use sardine::media::{Footage, Medium, Source, Video, VideoOptions};
 use sardine::settings::{BenchSettings, Cli, Command, GenerateSettings, PlanSettings, ServeSettings};
 use sardine::startup::Startup;
 use sardine::telemetry::Traces;
@@ -140,11 +140,19 @@ async fn plan(settings: PlanSettings) -> Result<(), String> {
     Ok(())
 }
 
-/// One user turn: the pictures, then the prompt.
+/// One user turn: the pictures and the videos, then the prompt.
 fn conversation(settings: &GenerateSettings, service: &Service) -> Result<ChatRequest, String> {
-    let mut content: Vec<_> = settings.images.iter().map(|_| json!({"type": "image"})).collect();
+    let (mut content, mut media) = (Vec::new(), Vec::new());
+    for image in &settings.images {
+        content.push(json!({"type": "image"}));
+        media.push(Medium::Picture(source("--image", image)?));
+    }
+    for video in &settings.videos {
+        content.push(json!({"type": "video"}));
+        let footage = Footage::File(source("--video", video)?);
+        media.push(Medium::Video(Video { footage, options: VideoOptions::default() }));
+    }
     content.push(json!({"type": "text", "text": settings.prompt}));
-    let media = settings.images.iter().map(|image| source(image)).collect::<Result<_, _>>()?;
     let mut template_variables = serde_json::Map::new();
     template_variables.insert("enable_thinking".to_owned(), settings.think.into());
     Ok(ChatRequest {
@@ -164,11 +172,11 @@ fn conversation(settings: &GenerateSettings, service: &Service) -> Result<ChatRe
     })
 }
 
-/// A picture that the person at the terminal names: a file of theirs, or a URL.
-fn source(image: &str) -> Result<Source, String> {
-    if image.starts_with("http://") || image.starts_with("https://") || image.starts_with("data:") {
-        return Ok(Source::Text(image.to_owned()));
+/// What the person at the terminal names: a file of theirs, or a URL.
+fn source(flag: &str, name: &str) -> Result<Source, String> {
+    if name.starts_with("http://") || name.starts_with("https://") || name.starts_with("data:") {
+        return Ok(Source::Text(name.to_owned()));
     }
-    let file = std::fs::read(image).map_err(|error| format!("--image {image}: {error}"))?;
+    let file = std::fs::read(name).map_err(|error| format!("{flag} {name}: {error}"))?;
     Ok(Source::File(file.into()))
 }

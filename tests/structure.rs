@@ -13,6 +13,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("gif", &["media/"]),
     ("image", &["media/"]),
     ("mozjpeg", &["media/"]),
+    ("rustix", &["media/"]),
     ("tiff", &["media/"]),
     ("safetensors", &["model/"]),
     ("memmap2", &["checkpoint/"]),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::engine::Sampling;
 use crate::generation::{ChatRequest, Conversation, Ending, Generation, Input, Length, MaxLength, Service, Stop};
-use crate::media::Source;
+use crate::media::{Medium, Source};
 
 /// What to answer to, always greedily and to the last token that is asked for.
 #[derive(Debug, Clone)]
@@ -89,7 +89,7 @@ fn request(work: &Work, num_tokens: usize) -> ChatRequest {
                 template_variables: serde_json::Map::new(),
                 ending: Ending::GenerationPrompt,
             };
-            (Input::Conversation(conversation), vec![Source::File(Bytes::from(file.clone()))])
+            (Input::Conversation(conversation), vec![Medium::Picture(Source::File(Bytes::from(file.clone())))])
         }
     };
     ChatRequest {

@@ -18,6 +18,7 @@ mod raw;
 mod spans;
 mod template;
 mod tokenizer;
+mod videos;
 mod vocabulary;
 
 use std::sync::Arc;
@@ -29,17 +30,18 @@ use template::Variables;
 use tokenizer::Piece;
 
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Picture, Prompt};
+use crate::engine::{Clip, Prompt, Visuals};
 use crate::error::Error;
 
 pub use client_text::SpecialText;
 pub use conversation::{Conversation, Ending};
 pub use decoder::Decoder;
 pub use defaults::GenerationDefaults;
-pub use raw::{PICTURE_PLACE, is_templated};
+pub use raw::{PICTURE_PLACE, VIDEO_PLACE, is_templated};
 pub use spans::Span;
 pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
+pub use videos::VideoPlaces;
 pub use vocabulary::Vocabulary;
 
 /// A conversation ready for the engine.
@@ -56,6 +58,7 @@ pub struct Chat {
     placeholders: Placeholders,
     defaults: GenerationDefaults,
     special_text: SpecialText,
+    video_places: VideoPlaces,
 }
 
 impl Chat {
@@ -66,19 +69,26 @@ impl Chat {
         let eos_token = template.token_variable("eos_token").and_then(|token| tokenizer.id_of(token));
         let defaults = GenerationDefaults::load(checkpoint, eos_token)?;
         let placeholders = placeholders(checkpoint, &tokenizer)?;
-        Ok(Chat { template, tokenizer: Arc::new(tokenizer), placeholders, defaults, special_text })
+        let video_places = VideoPlaces::default();
+        Ok(Chat { template, tokenizer: Arc::new(tokenizer), placeholders, defaults, special_text, video_places })
     }
 
-    /// The prompt of a conversation, cut to its last `truncate` tokens; `pictures` in the order of their parts. What
+    /// The same, with the frames of videos where `video_places` says.
+    pub fn with_video_places(self, video_places: VideoPlaces) -> Chat {
+        Chat { video_places, ..self }
+    }
+
+    /// The prompt of a conversation, cut to its last `truncate` tokens; pictures and videos in the order of their parts. What
     /// special tokens' texts in the client's strings mean is for [`SpecialText`] to say.
     pub fn prompt(
         &self,
         conversation: &Conversation,
-        pictures: &[Arc<Picture>],
+        visuals: &Visuals,
         truncate: Option<usize>,
     ) -> Result<ChatPrompt, Error> {
         let (text, marker) = self.render_marked(conversation)?;
-        let mut assembly = Assembly::new(&self.tokenizer, self.placeholders, pictures);
+        let text = self.with_frames(text, &visuals.clips)?;
+        let mut assembly = Assembly::new(&self.tokenizer, self.placeholders, visuals);
         for piece in self.tokenizer.split(&text) {
             match (piece, marker) {
                 (Piece::Text(text), Some(marker)) => assembly.push(Piece::Text(&marker.unmark(text)))?,
@@ -90,12 +100,23 @@ impl Chat {
     }
 
     /// The prompt of a text as it is, special tokens included, cut to its last `truncate` tokens.
-    pub fn raw_prompt(&self, text: &str, pictures: &[Arc<Picture>], truncate: Option<usize>) -> Result<Prompt, Error> {
-        let mut assembly = Assembly::new(&self.tokenizer, self.placeholders, pictures);
-        for piece in self.tokenizer.split(text) {
+    pub fn raw_prompt(&self, text: &str, visuals: &Visuals, truncate: Option<usize>) -> Result<Prompt, Error> {
+        let text = self.with_frames(text.to_owned(), &visuals.clips)?;
+        let mut assembly = Assembly::new(&self.tokenizer, self.placeholders, visuals);
+        for piece in self.tokenizer.split(&text) {
             assembly.push(piece)?;
         }
         assembly.finish(truncate)
+    }
+
+    /// `text` with the times and places of the frames of `clips` in the places of videos. What results is tokenised as a whole.
+    fn with_frames(&self, text: String, clips: &[Clip]) -> Result<String, Error> {
+        let pieces = self.tokenizer.split(&text);
+        let is_place = |piece: &Piece| matches!(piece, Piece::Special(id) if Some(*id) == self.placeholders.video);
+        if clips.is_empty() && !pieces.iter().any(is_place) {
+            return Ok(text);
+        }
+        videos::expand(&pieces, &self.tokenizer, self.placeholders, clips, self.video_places)
     }
 
     /// The prompt of token ids as they are, cut to the last `truncate`. Errors at an id without a token, and at a
@@ -108,7 +129,8 @@ impl Chat {
                 num_tokens - 1
             )));
         }
-        let mut assembly = Assembly::new(&self.tokenizer, self.placeholders, &[]);
+        let nothing = Visuals::default();
+        let mut assembly = Assembly::new(&self.tokenizer, self.placeholders, &nothing);
         for id in ids {
             assembly.push(Piece::Special(*id))?;
         }

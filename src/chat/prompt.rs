@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::tokenizer::{Piece, Tokenizer};
-use crate::engine::{Picture, PlacedPicture, Prompt};
+use crate::engine::{Picture, PlacedPicture, Prompt, Visuals};
 use crate::error::Error;
 
 /// The ids that stand for pictures and clips, where the checkpoint has a vision tower.
@@ -18,22 +18,32 @@ pub(super) struct Assembly<'a> {
     tokenizer: &'a Tokenizer,
     placeholders: Placeholders,
     pictures: &'a [Arc<Picture>],
+    /// The groups of frames of all clips.
+    groups: Vec<&'a Arc<Picture>>,
     ids: Vec<u32>,
     placed: Vec<PlacedPicture>,
     /// Places for pictures so far, whether or not there is a picture for each.
     num_places: usize,
+    /// Places for groups of frames so far.
+    num_groups: usize,
 }
 
 impl<'a> Assembly<'a> {
-    pub(super) fn new(
-        tokenizer: &'a Tokenizer,
-        placeholders: Placeholders,
-        pictures: &'a [Arc<Picture>],
-    ) -> Assembly<'a> {
-        Assembly { tokenizer, placeholders, pictures, ids: Vec::new(), placed: Vec::new(), num_places: 0 }
+    pub(super) fn new(tokenizer: &'a Tokenizer, placeholders: Placeholders, visuals: &'a Visuals) -> Assembly<'a> {
+        Assembly {
+            tokenizer,
+            placeholders,
+            pictures: &visuals.pictures,
+            groups: visuals.clips.iter().flat_map(|clip| &clip.groups).collect(),
+            ids: Vec::new(),
+            placed: Vec::new(),
+            num_places: 0,
+            num_groups: 0,
+        }
     }
 
-    /// Appends a special token (a picture's placeholder becomes as many as the picture has tokens) or plain text.
+    /// Appends a special token (the placeholder of a picture or of a group of frames becomes as many as that has tokens) or plain
+    /// text.
     pub(super) fn push(&mut self, piece: Piece) -> Result<(), Error> {
         match piece {
             Piece::Text(text) => {
@@ -41,21 +51,28 @@ impl<'a> Assembly<'a> {
                 let ids = ids.map_err(|error| Error::invalid(format!("the text cannot be tokenised: {error}")))?;
                 self.ids.extend(ids);
             }
-            Piece::Special(id) if Some(id) == self.placeholders.image => self.place_picture(id),
+            Piece::Special(id) if Some(id) == self.placeholders.image => {
+                let picture = self.pictures.get(self.num_places).cloned();
+                self.num_places += 1;
+                if let Some(picture) = picture {
+                    self.place(picture, id);
+                }
+            }
             Piece::Special(id) if Some(id) == self.placeholders.video => {
-                return Err(Error::invalid("the prompt has a place for a video, and this server reads pictures only"));
+                let group = self.groups.get(self.num_groups).copied().cloned();
+                self.num_groups += 1;
+                let none = "the prompt has a place for a video, and the request brings none for it";
+                self.place(group.ok_or_else(|| Error::invalid(none))?, id);
             }
             Piece::Special(id) => self.ids.push(id),
         }
         Ok(())
     }
 
-    fn place_picture(&mut self, id: u32) {
-        self.num_places += 1;
-        let Some(picture) = self.pictures.get(self.placed.len()) else { return };
+    fn place(&mut self, picture: Arc<Picture>, id: u32) {
         let start = self.ids.len();
         self.ids.extend(std::iter::repeat_n(id, picture.grid.num_tokens()));
-        self.placed.push(PlacedPicture { picture: picture.clone(), placeholders: start..self.ids.len() });
+        self.placed.push(PlacedPicture { picture, placeholders: start..self.ids.len() });
     }
 
     /// The prompt, cut to its last `truncate` tokens. Errors where pictures and places do not match in number, where

@@ -29,7 +29,7 @@ mod worker;
 pub use handle::{Ended, Engine, EngineLimits, Event, Loader, Request};
 pub use picture_room::{PictureDemand, PicturePlace, PictureRoom};
 pub use plan::{Costs, MemoryPlan, Wanted};
-pub use prompt::{Grid, Picture, PlacedPicture, Prompt};
+pub use prompt::{Clip, Grid, Picture, PlacedPicture, Prompt, Visuals};
 pub use sampling::Sampling;
 pub use status::Health;
 pub use step::{Held, ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Sampled, Score, Slot, Step};

@@ -22,7 +22,7 @@ impl Grid {
     }
 }
 
-/// One picture as the vision tower reads it: a still image, or (later) a pair of a video's frames.
+/// One picture as the vision tower reads it: a still image, or a pair of a video's frames.
 ///
 /// `patches` is `[grid.num_patches(), patch_len]` in merge-block order, a patch being (channel 3, temporal 2, row, column),
 /// normalised to -1..1.
@@ -30,6 +30,33 @@ impl Grid {
 pub struct Picture {
     pub patches: Vec<f32>,
     pub grid: Grid,
+}
+
+/// A video as the vision tower reads it: consecutive frames in groups (pairs), each a picture of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Clip {
+    pub groups: Vec<Arc<Picture>>,
+    /// When each group is shown, from the beginning of the video.
+    pub seconds: Vec<f64>,
+}
+
+/// What a prompt has places for: each kind in the order of its places.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Visuals {
+    pub pictures: Vec<Arc<Picture>>,
+    pub clips: Vec<Clip>,
+}
+
+impl Visuals {
+    pub fn is_empty(&self) -> bool {
+        self.pictures.is_empty() && self.clips.is_empty()
+    }
+}
+
+impl From<Vec<Arc<Picture>>> for Visuals {
+    fn from(pictures: Vec<Arc<Picture>>) -> Visuals {
+        Visuals { pictures, clips: Vec::new() }
+    }
 }
 
 /// A picture and the placeholders in [`Prompt::ids`] that its embeddings replace.

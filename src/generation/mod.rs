@@ -17,7 +17,7 @@ use crate::engine::{
     self, Ended, Engine, EngineLimits, Event, Health, MemoryPlan, Prompt, Sampled, Sampling, TokenStream,
 };
 use crate::error::{Error, Unavailable};
-use crate::media::{Media, Pictures, Source};
+use crate::media::{Media, Medium, Pictures};
 use crate::startup::Startup;
 use crate::telemetry::Metrics;
 
@@ -125,12 +125,12 @@ impl Service {
     /// Pictures fetched, the text rendered and tokenised; beside it, what its pictures take of the memory for them.
     async fn prepare(
         &self,
-        media: &[Source],
+        media: &[Medium],
         input: Input,
         truncate: Option<usize>,
     ) -> Result<(ChatPrompt, PictureShare), Error> {
         let begun = Instant::now();
-        let pictures = self.media.pictures(media).await.map_err(|error| match error {
+        let pictures = self.media.prepare(media).await.map_err(|error| match error {
             Error::Overloaded { why, .. } => self.engine.overloaded(why),
             other => other,
         })?;
@@ -138,9 +138,9 @@ impl Service {
         let share = pictures.share();
         let chat = self.chat.clone();
         let prompt = blocking(move || match &input {
-            Input::Conversation(conversation) => chat.prompt(conversation, &pictures, truncate),
+            Input::Conversation(conversation) => chat.prompt(conversation, pictures.visuals(), truncate),
             Input::Raw(text) => {
-                let prompt = chat.raw_prompt(text, &pictures, truncate)?;
+                let prompt = chat.raw_prompt(text, pictures.visuals(), truncate)?;
                 Ok(ChatPrompt { prompt, opens_thinking: false })
             }
             Input::Tokens(ids) => {
@@ -152,7 +152,7 @@ impl Service {
     }
 
     fn count_media(&self, pictures: &Pictures, begun: Instant) {
-        if pictures.is_empty() {
+        if pictures.visuals().is_empty() {
             return;
         }
         self.ledger.add_media(begun);

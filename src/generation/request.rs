@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 pub use crate::chat::{Conversation, Ending};
 use crate::engine::Sampling;
-use crate::media::Source;
+use crate::media::Medium;
 
 /// A request. Defaults are resolved: no field means "default".
 #[derive(Debug, Clone)]
 pub struct ChatRequest {
     pub input: Input,
     /// In the order of the placeholders in `input`.
-    pub media: Vec<Source>,
+    pub media: Vec<Medium>,
     pub sampling: Sampling,
     pub length: Length,
     pub stop: Stop,

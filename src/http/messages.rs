@@ -1,4 +1,4 @@
-//! The messages of a conversation: pictures taken out of their parts, in order.
+//! The messages of a conversation: pictures and videos taken out of their parts, in order.
 
 use std::collections::VecDeque;
 
@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::json::{join, kind, refuse, take_one_of};
 use super::sizing::take_area;
+use super::video::{self, take_video};
 use crate::error::Error;
-use crate::media::{Area, Source};
+use crate::media::{Area, Medium, Source, Video};
 
 /// Where a part may hold its picture.
 const SOURCE_KEYS: [&str; 5] = ["image", "image_url", "url", "base64", "data"];
@@ -15,30 +16,41 @@ const SOURCE_KEYS: [&str; 5] = ["image", "image_url", "url", "base64", "data"];
 /// Other ways to size single pictures, which are not implemented.
 const SIZING_KEYS: [&str; 3] = ["resized_height", "resized_width", "size"];
 
-const ACCEPTED_PARTS: &str = "accepted are text (or input_text, output_text) and image (or image_url, input_image)";
+const ACCEPTED_PARTS: &str = "accepted are text (or input_text, output_text), image (or image_url, input_image) and video (or video_url, \
+                              input_video)";
 
-/// Replaces the pictures of `messages` by `{"type": "image"}` and returns them in order. `beside` are pictures for the
-/// parts that hold none; they must be as many. `path` is where the messages stand.
-pub(in crate::http) fn take_pictures(
+/// Replaces the pictures and videos of `messages` by `{"type": "image"}` and `{"type": "video"}`, and returns them in order.
+/// `beside` are those for the parts that hold none; they must be as many. `path` is where the messages stand.
+pub(in crate::http) fn take_media(
     messages: Vec<Value>,
-    beside: Vec<Source>,
+    beside: Vec<Medium>,
     path: &str,
-) -> Result<(Vec<Value>, Vec<Source>), Error> {
-    let mut taken = Taken { beside: VecDeque::from(beside), media: Vec::new() };
+) -> Result<(Vec<Value>, Vec<Medium>), Error> {
+    let (mut pictures, mut videos) = (VecDeque::new(), VecDeque::new());
+    for medium in beside {
+        match medium {
+            Medium::Picture(source) => pictures.push_back(source),
+            Medium::Video(video) => videos.push_back(video),
+        }
+    }
+    let mut taken = Taken { pictures, videos, media: Vec::new() };
     let messages = messages.into_iter().enumerate();
     let messages: Vec<Value> = messages
         .map(|(index, message)| taken.message(message, &format!("{path}[{index}]")))
         .collect::<Result<_, _>>()?;
-    if !taken.beside.is_empty() {
-        let message = format!("has {} pictures more than its messages have parts for", taken.beside.len());
-        return Err(refuse(path, &message));
+    for (noun, num_left) in [("pictures", taken.pictures.len()), ("videos", taken.videos.len())] {
+        if num_left > 0 {
+            return Err(refuse(path, &format!("has {num_left} {noun} more than its messages have parts for")));
+        }
     }
     Ok((messages, taken.media))
 }
 
 struct Taken {
-    beside: VecDeque<Source>,
-    media: Vec<Source>,
+    /// Those beside the messages that no part has taken yet.
+    pictures: VecDeque<Source>,
+    videos: VecDeque<Video>,
+    media: Vec<Medium>,
 }
 
 impl Taken {
@@ -81,12 +93,14 @@ impl Taken {
             },
             "image" | "image_url" | "input_image" => {
                 let picture = self.picture(part, path)?;
-                self.media.push(picture);
+                self.media.push(Medium::Picture(picture));
                 Ok(json!({ "type": "image" }))
             }
             "" => Err(refuse(path, &format!("needs a `type`; {ACCEPTED_PARTS}"))),
             "video" | "video_url" | "input_video" => {
-                Err(refuse(&join(path, "type"), &format!("video is not supported by this server; {ACCEPTED_PARTS}")))
+                let video = self.video(part, path)?;
+                self.media.push(Medium::Video(video));
+                Ok(json!({ "type": "video" }))
             }
             other => Err(refuse(&join(path, "type"), &format!("{other:?} is not known; {ACCEPTED_PARTS}"))),
         }
@@ -108,12 +122,22 @@ impl Taken {
         let area = take_area(&mut part, path)?;
         let picture = match take_one_of(&mut part, &SOURCE_KEYS, path)? {
             Some((key, value)) => picture(value, &join(path, key)),
-            None => self.beside.pop_front().ok_or_else(|| {
+            None => self.pictures.pop_front().ok_or_else(|| {
                 let message = format!("is a picture without a source: send it in one of {}", SOURCE_KEYS.join(", "));
                 refuse(path, &message)
             }),
         };
         Ok(picture?.within(area))
+    }
+
+    fn video(&mut self, mut part: Map<String, Value>, path: &str) -> Result<Video, Error> {
+        match take_video(&mut part, path)? {
+            Some(video) => Ok(video),
+            None => self.videos.pop_front().ok_or_else(|| {
+                let keys = video::SOURCE_KEYS.join(", ");
+                refuse(path, &format!("is a video without a source: send it in one of {keys}"))
+            }),
+        }
     }
 }
 
@@ -140,6 +164,8 @@ pub(in crate::http) fn picture(value: Value, path: &str) -> Result<Source, Error
 fn implied_type(part: &Map<String, Value>) -> &'static str {
     if part.contains_key("text") {
         "text"
+    } else if ["video", "video_url", "frames"].iter().any(|key| part.contains_key(*key)) {
+        "video"
     } else if SOURCE_KEYS.iter().any(|key| part.contains_key(*key)) {
         "image"
     } else {
@@ -153,15 +179,24 @@ mod tests {
     use proptest::test_runner::{Config, RngSeed, TestRunner};
     use serde_json::{Value, json};
 
-    use super::take_pictures;
-    use crate::media::{Area, Source};
+    use super::take_media;
+    use crate::error::Error;
+    use crate::media::{Area, Footage, Medium, Source, Video, VideoOptions};
 
     fn user(parts: Value) -> Vec<Value> {
         vec![json!({"role": "user", "content": parts})]
     }
 
-    fn sources(texts: &[&str]) -> Vec<Source> {
-        texts.iter().map(|text| Source::Text(text.to_string())).collect()
+    fn sources(texts: &[&str]) -> Vec<Medium> {
+        texts.iter().map(|text| Medium::Picture(Source::Text(text.to_string()))).collect()
+    }
+
+    fn take_pictures(
+        messages: Vec<Value>,
+        beside: Vec<Medium>,
+        path: &str,
+    ) -> Result<(Vec<Value>, Vec<Medium>), Error> {
+        take_media(messages, beside, path)
     }
 
     fn refusal(messages: Vec<Value>) -> String {
@@ -203,8 +238,9 @@ mod tests {
             {"type": "image", "max_pixels": 7000},
         ]);
         let (_, media) = take_pictures(user(parts), sources(&["d"]), "inputs").unwrap();
-        let within =
-            |text: &str, min_pixels, max_pixels| Source::Text(text.to_owned()).within(Area { min_pixels, max_pixels });
+        let within = |text: &str, min_pixels, max_pixels| {
+            Medium::from(Source::Text(text.to_owned()).within(Area { min_pixels, max_pixels }))
+        };
         let low = Some(512 * 512);
         let expected = [
             within("a", None, Some(5000)),
@@ -216,7 +252,7 @@ mod tests {
     }
 
     fn json() -> impl Strategy<Value = Value> {
-        let words = "type|text|image|image_url|url|base64|data|input_image|detail|low|min_pixels|max_pixels|path|role|content|user";
+        let words = "type|text|image|image_url|url|base64|data|input_image|video|video_url|frames|fps|num_frames|detail|low|min_pixels|max_pixels|path|role|content|user";
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
@@ -241,7 +277,7 @@ mod tests {
         let usual = Config::default(); // PROPTEST_CASES raises it
         let config =
             Config { cases: usual.cases.max(CASES), rng_seed: RngSeed::Fixed(5), failure_persistence: None, ..usual };
-        let part = (json(), "text|image|image_url|input_image").prop_map(|(mut part, kind)| {
+        let part = (json(), "text|image|image_url|input_image|video|video_url").prop_map(|(mut part, kind)| {
             if let Value::Object(fields) = &mut part {
                 fields.entry("type").or_insert(json!(kind));
             }
@@ -254,8 +290,9 @@ mod tests {
         let outcome = TestRunner::new(config).run(&messages, |messages| {
             match take_pictures(messages, Vec::new(), "inputs") {
                 Ok((messages, media)) => {
-                    let places = json!(messages).to_string().matches(r#"{"type":"image"}"#).count();
-                    prop_assert!(places >= media.len());
+                    let text = json!(messages).to_string();
+                    let places = |kind: &str| text.matches(&json!({ "type": kind }).to_string()).count();
+                    prop_assert!(places("image") + places("video") >= media.len());
                 }
                 Err(error) => prop_assert!(error.to_string().contains("inputs"), "{error}"),
             }
@@ -265,10 +302,27 @@ mod tests {
     }
 
     #[test]
+    fn videos_keep_their_place_among_the_pictures_and_bare_parts_take_those_beside() {
+        let video = |text: &str| {
+            let footage = Footage::File(Source::Text(text.to_owned()));
+            Medium::Video(Video { footage, options: VideoOptions::default() })
+        };
+        let parts = json!([{"video": "a"}, {"image": "b"}, {"type": "input_video"}, {"type": "video_url", "video_url": {"url": "d"}}]);
+        let (messages, media) = take_pictures(user(parts), vec![video("c")], "inputs").unwrap();
+        let types = ["video", "image", "video", "video"].map(|kind| json!({"type": kind}));
+        assert_eq!(messages, user(json!(types)));
+        assert_eq!(media, [vec![video("a")], sources(&["b"]), vec![video("c"), video("d")]].concat());
+        assert!(
+            take_pictures(user(json!("t")), vec![video("a")], "inputs").unwrap_err().to_string().contains("1 videos")
+        );
+    }
+
+    #[test]
     fn errors_name_the_place() {
         for (parts, place) in [
             (json!([{"type": "audio"}]), "`inputs[0].content[0].type` \"audio\""),
-            (json!([{"type": "video", "video": "v"}]), "`inputs[0].content[0].type` video"),
+            (json!([{"type": "video", "video": 5}]), "`inputs[0].content[0].video` must be"),
+            (json!([{"type": "video"}]), "`inputs[0].content[0]` is a video without a source"),
             (json!([{"type": "text"}]), "`inputs[0].content[0].text`"),
             (json!(["t"]), "`inputs[0].content[0]`"),
             (json!([{}]), "`inputs[0].content[0]`"),

@@ -26,6 +26,7 @@ mod sse;
 mod status_hold;
 mod tgi;
 mod toolkit;
+mod video;
 mod waiting;
 
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub struct HttpSettings {
     pub cors_origins: Vec<String>,
     /// What is asked about a picture that came without a question.
     pub default_image_prompt: String,
+    /// What is asked about a video that came without a question.
+    pub default_video_prompt: String,
     /// A failure of a request to the toolkit's routes is a 400 without `error_type`, as in the toolkit itself, but for 401, 429 and 503.
     pub strict_toolkit_status: bool,
     /// A prefix that a proxy may leave on every path, such as `/models/sardine`.

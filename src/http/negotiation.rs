@@ -4,13 +4,14 @@ use bytes::Bytes;
 
 use crate::error::Error;
 
-const SUPPORTED: &str = "send `application/json`, a form as `multipart/form-data`, or a picture as `image/png`, `image/jpeg`, `image/webp`, `image/gif`, `image/bmp` or `image/tiff`";
+const SUPPORTED: &str = "send `application/json`, a form as `multipart/form-data`, a picture as `image/png`, `image/jpeg`, `image/webp`, `image/gif`, `image/bmp` or `image/tiff`, or a video as `video/mp4`, `video/webm` or `video/quicktime`";
 
 /// A body whose form is known.
 #[derive(Debug, PartialEq)]
 pub(super) enum Body {
     Json(Bytes),
     Picture(Bytes),
+    Video(Bytes),
     /// multipart/form-data; its content type names the boundary.
     Form {
         content_type: String,
@@ -27,8 +28,10 @@ pub(super) fn classify(content_type: Option<&str>, body: Bytes) -> Result<Body, 
         json if json.starts_with("application/") && json.ends_with("+json") => Ok(Body::Json(body)),
         "multipart/form-data" => Ok(Body::Form { content_type: content_type.unwrap_or_default().to_owned(), body }),
         picture if picture.starts_with("image/") => Ok(Body::Picture(body)),
-        "" | "application/octet-stream" | "binary/octet-stream" => sniff(body)
-            .ok_or_else(|| unsupported("the body has no content type and is neither JSON nor a picture".to_owned())),
+        video if video.starts_with("video/") => Ok(Body::Video(body)),
+        "" | "application/octet-stream" | "binary/octet-stream" => sniff(body).ok_or_else(|| {
+            unsupported("the body has no content type and is neither JSON nor a picture nor a video".to_owned())
+        }),
         "application/x-www-form-urlencoded" | "text/plain" => match sniff(body) {
             Some(Body::Json(body)) => Ok(Body::Json(body)),
             _ => Err(unsupported(format!("content type {essence} is read only where the body is JSON"))),
@@ -96,6 +99,9 @@ fn sniff(body: Bytes) -> Option<Body> {
     if is_picture(&body) {
         return Some(Body::Picture(body));
     }
+    if is_video(&body) {
+        return Some(Body::Video(body));
+    }
     let text = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&body);
     let first = text.iter().find(|byte| !byte.is_ascii_whitespace())?;
     matches!(first, b'{' | b'[' | b'"').then_some(Body::Json(body))
@@ -106,6 +112,13 @@ fn is_picture(body: &[u8]) -> bool {
     const MAGIC: [&[u8]; 7] = [b"\x89PNG\r\n\x1a\n", b"\xFF\xD8\xFF", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*"];
     let is_webp = body.starts_with(b"RIFF") && body.get(8..12) == Some(b"WEBP");
     is_webp || MAGIC.iter().any(|magic| body.starts_with(magic))
+}
+
+/// The first bytes of the video formats that people send.
+fn is_video(body: &[u8]) -> bool {
+    let is_still = body.get(8..12).is_some_and(|brand| [b"avif", b"heic", b"mif1"].iter().any(|still| *still == brand));
+    let is_mp4 = body.get(4..8) == Some(b"ftyp") && !is_still;
+    is_mp4 || body.starts_with(b"\x1a\x45\xdf\xa3")
 }
 
 fn unsupported(what: String) -> Error {
@@ -133,6 +146,8 @@ mod tests {
             assert!(matches!(classify(content_type, Bytes::from(" \n{}")), Ok(Body::Json(_))), "{content_type:?}");
             let png = Bytes::from_static(b"\x89PNG\r\n\x1a\n...");
             assert!(matches!(classify(content_type, png), Ok(Body::Picture(_))), "{content_type:?}");
+            let mp4 = Bytes::from_static(b"\0\0\0\x20ftypisom...");
+            assert!(matches!(classify(content_type, mp4), Ok(Body::Video(_))), "{content_type:?}");
             assert!(classify(content_type, Bytes::from("inputs=hello")).is_err(), "{content_type:?}");
         }
     }

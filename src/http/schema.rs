@@ -16,7 +16,7 @@ pub(super) struct Message {
     content: Option<Content>,
 }
 
-/// A text, or texts and pictures in their order.
+/// A text, or texts, pictures and videos in their order.
 #[derive(ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes what `messages` reads")]
@@ -32,6 +32,7 @@ pub(super) enum Content {
 pub(super) enum Part {
     Text(TextPart),
     Picture(Box<PicturePart>),
+    Video(Box<VideoPart>),
 }
 
 #[derive(ToSchema)]
@@ -89,6 +90,59 @@ enum PictureType {
     Image,
     ImageUrl,
     InputImage,
+}
+
+/// A video, in one of the fields: a file, or a list of frames.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `messages` reads")]
+pub(super) struct VideoPart {
+    #[schema(inline)]
+    r#type: Option<VideoType>,
+    video: Option<Video>,
+    video_url: Option<Video>,
+    url: Option<Video>,
+    base64: Option<Video>,
+    data: Option<Video>,
+    frames: Option<Vec<Picture>>,
+    /// Of a file: frames to sample per second (default: the checkpoint's, 2). Of a list: how many frames are one second.
+    #[schema(exclusive_minimum = 0.0)]
+    fps: Option<f64>,
+    /// Another name of `fps`.
+    #[schema(exclusive_minimum = 0.0)]
+    sample_fps: Option<f64>,
+    /// Frames to spread over the video, in place of a file's `fps`.
+    #[schema(minimum = 2)]
+    num_frames: Option<u32>,
+    /// Another name of `num_frames`.
+    #[schema(minimum = 2)]
+    nframes: Option<u32>,
+    /// Bounds on the area of a resized frame, in pixels.
+    #[schema(minimum = 1)]
+    min_pixels: Option<u64>,
+    #[schema(minimum = 1)]
+    max_pixels: Option<u64>,
+    /// A bound on the area of all resized frames together, in pixels.
+    #[schema(minimum = 1)]
+    total_pixels: Option<u64>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "describes what `messages` reads")]
+enum VideoType {
+    Video,
+    VideoUrl,
+    InputVideo,
+}
+
+/// A file (an http(s) URL, a `data:` URL, or base64), or a list of frames.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what `messages` reads")]
+pub(super) enum Video {
+    Text(String),
+    Url(PictureUrl),
+    Frames(Vec<Picture>),
 }
 
 /// An http(s) URL, a `data:` URL, or base64.

@@ -2,33 +2,18 @@
 
 use serde_json::{Map, Value};
 
-use super::json::{join, kind, refuse, shown};
+use super::json::{join, refuse, shown};
+use super::video::take_count;
 use crate::error::Error;
 use crate::media::Area;
 
-/// Where vLLM's requests bound all their pictures.
-pub(in crate::http) const PROCESSOR_KWARGS: &str = "mm_processor_kwargs";
-
 /// Takes the area out of an object that describes a picture and stands at `path`.
 pub(in crate::http) fn take_area(object: &mut Map<String, Value>, path: &str) -> Result<Area, Error> {
-    let area =
-        Area { min_pixels: pixels(object, "min_pixels", path)?, max_pixels: pixels(object, "max_pixels", path)? };
-    Ok(area.or(take_detail(object, path)?))
-}
-
-/// The area of all pictures of a request that have none of their own.
-pub(in crate::http) fn processor_area(mut kwargs: Map<String, Value>) -> Result<Area, Error> {
-    kwargs.retain(|_, value| !value.is_null());
     let area = Area {
-        min_pixels: pixels(&mut kwargs, "min_pixels", PROCESSOR_KWARGS)?,
-        max_pixels: pixels(&mut kwargs, "max_pixels", PROCESSOR_KWARGS)?,
+        min_pixels: take_count(object, &["min_pixels"], path)?,
+        max_pixels: take_count(object, &["max_pixels"], path)?,
     };
-    match kwargs.keys().next() {
-        Some(other) => {
-            Err(refuse(&join(PROCESSOR_KWARGS, other), "is not supported; there are min_pixels and max_pixels"))
-        }
-        None => Ok(area),
-    }
+    Ok(area.or(take_detail(object, path)?))
 }
 
 fn take_detail(object: &mut Map<String, Value>, path: &str) -> Result<Area, Error> {
@@ -44,22 +29,11 @@ fn take_detail(object: &mut Map<String, Value>, path: &str) -> Result<Area, Erro
     }
 }
 
-fn pixels(object: &mut Map<String, Value>, key: &str, path: &str) -> Result<Option<usize>, Error> {
-    let Some(value) = object.shift_remove(key).filter(|value| !value.is_null()) else { return Ok(None) };
-    match value.as_u64().and_then(|pixels| usize::try_from(pixels).ok()).filter(|pixels| *pixels > 0) {
-        Some(pixels) => Ok(Some(pixels)),
-        None => {
-            let given = if value.is_number() { shown(&value) } else { kind(&value).to_owned() };
-            Err(refuse(&join(path, key), &format!("must be a whole number above 0, not {given}")))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{processor_area, take_area};
+    use super::take_area;
     use crate::media::Area;
 
     fn area(mut object: Value) -> Result<Area, String> {
@@ -90,10 +64,5 @@ mod tests {
             let refusal = area(object.clone()).unwrap_err();
             assert!(refusal.starts_with(place), "{object}: {refusal}");
         }
-        let kwargs = |value: Value| processor_area(value.as_object().unwrap().clone());
-        assert_eq!(kwargs(json!({"max_pixels": 9, "min_pixels": null})), Ok(within(None, Some(9))));
-        assert!(
-            kwargs(json!({"do_resize": false})).unwrap_err().to_string().starts_with("`mm_processor_kwargs.do_resize`")
-        );
     }
 }

@@ -1,4 +1,4 @@
-//! Fetches a remote picture, and nothing that the network's guard does not permit.
+//! Fetches a remote picture or video, and nothing that the network's guard does not permit.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use url::Url;
 
 use super::MediaLimits;
 use super::address::{AddressGuard, Refused};
+use super::kind::Kind;
 use crate::error::Error;
 
-/// An http client for pictures from anywhere.
+/// An http client for pictures and videos from anywhere.
 pub(super) struct Fetcher {
     client: Client,
     guard: AddressGuard,
@@ -38,7 +39,6 @@ impl Fetcher {
             .dns_resolver(Arc::new(guard.clone()))
             .redirect(redirect_policy(guard.clone(), limits.max_redirects))
             .connect_timeout(CONNECT_TIMEOUT.min(limits.fetch_timeout))
-            .timeout(limits.fetch_timeout)
             .build()
             .map_err(|error| {
                 format!(
@@ -50,15 +50,17 @@ impl Fetcher {
     }
 
     /// The body at `url`. Every failure is an [`Error::MediaFetch`].
-    pub(super) async fn fetch(&self, url: Url) -> Result<Bytes, Error> {
+    pub(super) async fn fetch(&self, url: Url, kind: Kind) -> Result<Bytes, Error> {
         let shown = without_query(&url);
-        let fetched = self.try_fetch(url).await;
-        fetched.map_err(|problem| Error::MediaFetch(format!("the picture at {shown} could not be fetched: {problem}")))
+        let fetched = self.try_fetch(url, kind).await;
+        let noun = kind.noun();
+        fetched.map_err(|problem| Error::MediaFetch(format!("the {noun} at {shown} could not be fetched: {problem}")))
     }
 
-    async fn try_fetch(&self, url: Url) -> Result<Bytes, String> {
+    async fn try_fetch(&self, url: Url, kind: Kind) -> Result<Bytes, String> {
         self.guard.check_url(&url).map_err(|refused| refused.to_string())?;
-        let response = self.client.get(url).send().await.map_err(|error| self.problem(&error))?;
+        let request = self.client.get(url).timeout(kind.fetch_timeout(&self.limits));
+        let response = request.send().await.map_err(|error| self.problem(&error, kind))?;
         let status = response.status();
         if status.is_redirection() {
             // A redirect that the policy was not even asked about, such as one to file:.
@@ -67,19 +69,19 @@ impl Fetcher {
         if !status.is_success() {
             return Err(format!("it answered {status}"));
         }
-        self.read(response).await
+        self.read(response, kind).await
     }
 
     /// Reads no more than the limit, whatever length the server claims.
-    async fn read(&self, mut response: Response) -> Result<Bytes, String> {
-        let limit = self.limits.max_image_bytes;
+    async fn read(&self, mut response: Response, kind: Kind) -> Result<Bytes, String> {
+        let limit = kind.max_bytes(&self.limits);
         if response.content_length().is_some_and(|length| length > limit as u64) {
-            return Err(self.limits.too_many_bytes());
+            return Err(kind.too_many_bytes(limit));
         }
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.problem(&error))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.problem(&error, kind))? {
             if body.len() + chunk.len() > limit {
-                return Err(self.limits.too_many_bytes());
+                return Err(kind.too_many_bytes(limit));
             }
             body.extend_from_slice(&chunk);
         }
@@ -87,14 +89,15 @@ impl Fetcher {
     }
 
     /// What went wrong, in words for the client.
-    fn problem(&self, error: &reqwest::Error) -> String {
+    fn problem(&self, error: &reqwest::Error, kind: Kind) -> String {
         if let Some(refused) = refusal(error) {
             return refused.to_string();
         }
         if error.is_timeout() {
             return format!(
-                "it did not answer within {} ms (--image-timeout-ms, SARDINE_IMAGE_TIMEOUT_MS)",
-                self.limits.fetch_timeout.as_millis()
+                "it did not answer within {} ms ({})",
+                kind.fetch_timeout(&self.limits).as_millis(),
+                kind.fetch_timeout_flag()
             );
         }
         chain(error)

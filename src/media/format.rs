@@ -20,7 +20,12 @@ pub(super) fn recognise(bytes: &[u8]) -> Result<ImageFormat, Error> {
 
 /// Whether bytes are of a format that is either decoded or refused by name.
 pub(super) fn is_known(bytes: &[u8]) -> bool {
-    decodable(bytes).is_some() || refused(bytes).is_some()
+    name_of(bytes).is_some()
+}
+
+/// What to call a file of a known format.
+pub(super) fn name_of(bytes: &[u8]) -> Option<&'static str> {
+    if decodable(bytes).is_some() { Some("a picture") } else { refused(bytes) }
 }
 
 fn decodable(bytes: &[u8]) -> Option<ImageFormat> {

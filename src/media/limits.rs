@@ -1,5 +1,6 @@
-//! `MediaLimits`: what a request's pictures may cost this process.
+//! `MediaLimits`: what a request's pictures and videos may cost this process.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -7,7 +8,9 @@ use url::Url;
 
 use super::decode::Bounds;
 
-/// The limits that protect the process from pictures, each named as its flag and environment variable are.
+use crate::error::Error;
+
+/// The limits that protect the process from pictures and videos, each named as its flag and environment variable are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MediaLimits {
     /// `--allow-remote-images`, `SARDINE_ALLOW_REMOTE_IMAGES`: whether http(s) URLs are fetched at all.
@@ -46,6 +49,18 @@ pub struct MediaLimits {
     /// `--image-timeout-ms`, `SARDINE_IMAGE_TIMEOUT_MS`: from the first connection to the last byte, redirects
     /// included.
     pub fetch_timeout: Duration,
+    /// `--ffmpeg`, `SARDINE_FFMPEG`: the program that decodes video files; `None` where there is none.
+    pub ffmpeg: Option<PathBuf>,
+    /// `--max-videos`, `SARDINE_MAX_VIDEOS`: videos of one request.
+    pub max_videos: usize,
+    /// `--max-video-bytes`, `SARDINE_MAX_VIDEO_BYTES`: the longest video file, remote or sent along.
+    pub max_video_bytes: usize,
+    /// `--max-video-seconds`, `SARDINE_MAX_VIDEO_SECONDS`: how long the longest video lasts.
+    pub max_video_seconds: f64,
+    /// `--max-video-frames`, `SARDINE_MAX_VIDEO_FRAMES`: frames of one video that the model is shown.
+    pub max_video_frames: usize,
+    /// `--video-timeout-ms`, `SARDINE_VIDEO_TIMEOUT_MS`: time to fetch one video, and time to decode it.
+    pub video_timeout: Duration,
     /// Redirects of one download, each held to the same rules as its URL. No flag.
     pub max_redirects: usize,
     /// Downloads at a time, over all requests. No flag.
@@ -81,6 +96,14 @@ impl Default for MediaLimits {
             max_image_tokens: 16_384,
             picture_memory: 1 << 30,
             fetch_timeout: Duration::from_secs(10),
+            ffmpeg: None,
+            max_videos: 4,
+            // A minute of 1080p from a telephone has 60 to 120 MB, of 720p half of that.
+            max_video_bytes: 64 << 20,
+            max_video_seconds: 600.0,
+            // The most that Qwen3.5 samples: six minutes at two per second.
+            max_video_frames: 768,
+            video_timeout: Duration::from_secs(60),
             max_redirects: 3,
             fetch_concurrency: 16,
             decode_timeout: Duration::from_secs(10),
@@ -99,6 +122,8 @@ impl MediaLimits {
             ("--max-request-image-bytes", self.max_request_image_bytes as usize),
             ("--max-decoded-bytes", self.max_decoded_bytes as usize),
             ("--decode-timeout-ms", self.decode_timeout.as_nanos() as usize),
+            ("--max-video-bytes", self.max_video_bytes),
+            ("--max-video-frames", self.max_video_frames),
             ("fetch_concurrency", self.fetch_concurrency),
             ("--decode-concurrency", self.decode_concurrency),
         ];
@@ -113,15 +138,12 @@ impl MediaLimits {
         Bounds { max_pixels: self.max_image_pixels, max_ratio: self.max_aspect_ratio, timeout: self.decode_timeout }
     }
 
-    pub(super) fn too_many_bytes(&self) -> String {
-        too_many_bytes(self.max_image_bytes)
+    /// The error of a video that takes too long to decode.
+    pub(super) fn video_too_slow(&self) -> Error {
+        Error::invalid(format!(
+            "the video could not be decoded within {} ms (--video-timeout-ms, SARDINE_VIDEO_TIMEOUT_MS); \
+             send a shorter or smaller one, or its frames as a list of pictures",
+            self.video_timeout.as_millis()
+        ))
     }
-}
-
-/// What to say of a file longer than `max_image_bytes`.
-pub(super) fn too_many_bytes(max_image_bytes: usize) -> String {
-    format!(
-        "the picture's file is larger than the {max_image_bytes} bytes that this server reads \
-         (--max-image-bytes, SARDINE_MAX_IMAGE_BYTES)"
-    )
 }

@@ -1,10 +1,11 @@
-//! URL, base64 or bytes -> pixels -> patches: everything that fetches and decodes pictures.
+//! URL, base64 or bytes -> pixels -> patches: everything that fetches and decodes pictures and videos.
 
 mod address;
 mod area;
 pub mod decode;
 mod fetch;
 mod format;
+mod kind;
 mod limits;
 mod memory;
 pub mod patches;
@@ -13,6 +14,7 @@ pub mod resize;
 mod rgb;
 pub mod size;
 mod source;
+pub mod video;
 
 use std::any::Any;
 use std::ops::Deref;
@@ -20,20 +22,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use tokio::sync::Semaphore;
 
 use crate::checkpoint::Checkpoint;
-use crate::engine::Picture;
+use crate::engine::{Picture, Visuals};
 use crate::error::Error;
 use fetch::Fetcher;
+use kind::Kind;
 use memory::{Budget, PictureMemory, Share};
 use preprocess::Preprocess;
 use source::Located;
+use video::Videos;
+use video::processor::VideoProcessor;
 
 pub use area::Area;
 pub use limits::MediaLimits;
 pub use rgb::Rgb;
+pub use video::{Footage, Video, VideoOptions};
 
 /// Where a picture comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,10 +70,33 @@ impl Source {
     }
 }
 
+/// What a client shows the model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Medium {
+    Picture(Source),
+    Video(Video),
+}
+
+impl Medium {
+    /// The same, read as `usual` says where it does not say it itself.
+    pub fn or(self, usual: VideoOptions) -> Medium {
+        match self {
+            Medium::Picture(source) => Medium::Picture(source.within(usual.area())),
+            Medium::Video(video) => Medium::Video(Video { options: video.options.or(usual), ..video }),
+        }
+    }
+}
+
+impl From<Source> for Medium {
+    fn from(source: Source) -> Medium {
+        Medium::Picture(source)
+    }
+}
+
 /// What a checkpoint's pictures cost; nothing where it has no vision tower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PictureCosts {
-    /// Tokens of the largest.
+    /// Tokens of the largest, be it a group of a video's frames.
     pub largest: usize,
     /// Bytes that a prepared picture holds for each of its tokens.
     pub bytes_per_token: u64,
@@ -76,7 +105,10 @@ pub struct PictureCosts {
 impl PictureCosts {
     /// Those of `checkpoint`'s pictures.
     pub fn load(checkpoint: &Checkpoint) -> Result<PictureCosts, String> {
-        Ok(Preprocess::load(checkpoint)?.as_ref().map_or_else(PictureCosts::default, PictureCosts::of))
+        let Some(preprocess) = Preprocess::load(checkpoint)? else { return Ok(PictureCosts::default()) };
+        let largest_group = VideoProcessor::load(checkpoint)?.largest_group();
+        let costs = PictureCosts::of(&preprocess);
+        Ok(PictureCosts { largest: costs.largest.max(largest_group), ..costs })
     }
 
     fn of(preprocess: &Preprocess) -> PictureCosts {
@@ -89,10 +121,10 @@ impl PictureCosts {
     }
 }
 
-/// The prepared pictures of a request, in the order in which they were sent.
-#[derive(Debug, Clone)]
+/// The prepared pictures and videos of a request, each kind in the order in which they were sent.
+#[derive(Debug, Clone, Default)]
 pub struct Pictures {
-    pictures: Vec<Arc<Picture>>,
+    visuals: Visuals,
     times: Vec<Times>,
     share: Option<Arc<Share>>,
 }
@@ -107,13 +139,27 @@ struct Times {
     prepare: Duration,
 }
 
+impl Times {
+    /// Adds those of another file.
+    fn add(&mut self, other: Times) {
+        self.fetch = self.fetch.map_or(other.fetch, |fetch| Some(fetch + other.fetch.unwrap_or_default()));
+        self.decode += other.decode;
+        self.prepare += other.prepare;
+    }
+}
+
 impl Pictures {
+    /// All of them.
+    pub fn visuals(&self) -> &Visuals {
+        &self.visuals
+    }
+
     /// Their share of the memory for pictures. Whoever keeps pictures keeps it as well: it is given back when it is dropped.
     pub fn share(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         self.share.clone().map(|share| share as Arc<dyn Any + Send + Sync>)
     }
 
-    /// The stages of each picture, and how long they took; waiting for another's picture is in none.
+    /// The stages of each picture and video, and how long they took; waiting for another's is in none.
     pub fn stages(&self) -> impl Iterator<Item = (&'static str, Duration)> {
         self.times.iter().flat_map(|Times { fetch, decode, prepare }| {
             let fetch = fetch.map(|took| ("fetch", took));
@@ -126,15 +172,17 @@ impl Deref for Pictures {
     type Target = [Arc<Picture>];
 
     fn deref(&self) -> &[Arc<Picture>] {
-        &self.pictures
+        &self.visuals.pictures
     }
 }
 
-/// Turns the pictures of requests into what the vision tower reads. One for the whole process.
+/// Turns the pictures and videos of requests into what the vision tower reads. One for the whole process.
 pub struct Media {
     limits: MediaLimits,
     /// `None` where the checkpoint has no vision tower.
     preprocess: Option<Arc<Preprocess>>,
+    /// `None` where the checkpoint has no vision tower.
+    videos: Option<Videos>,
     /// `None` where remote pictures are not fetched.
     fetcher: Option<Fetcher>,
     fetches: Semaphore,
@@ -149,10 +197,15 @@ impl Media {
         limits.check()?;
         let preprocess = Preprocess::load(checkpoint)?;
         let preprocess = preprocess.map(|preprocess| Arc::new(preprocess.within(limits.max_resized_pixels)));
+        let videos = match &preprocess {
+            Some(_) => Some(Videos::start(video_processor(checkpoint)?, &limits)),
+            None => None,
+        };
         let fetcher = if limits.allow_remote_images { Some(Fetcher::new(&limits)?) } else { None };
         let costs = preprocess.as_deref().map_or_else(PictureCosts::default, PictureCosts::of);
         Ok(Media {
             preprocess,
+            videos,
             fetcher,
             memory: PictureMemory::new(limits.picture_memory, costs.bytes_per_token),
             fetches: Semaphore::new(limits.fetch_concurrency),
@@ -161,20 +214,21 @@ impl Media {
         })
     }
 
-    /// The pictures of one request, in the order of `sources`, fetched and decoded side by side.
+    /// The pictures and videos of one request, in the order of `media`, fetched and decoded side by side.
     ///
     /// Fails as a whole with the first failure: [`Error::MediaFetch`] where a remote picture could not be had or its
     /// address was refused, [`Error::Overloaded`] where other requests' pictures have left too little memory, else
-    /// [`Error::Invalid`]. Dropping the future ends its downloads.
-    pub async fn pictures(&self, sources: &[Source]) -> Result<Pictures, Error> {
-        if sources.is_empty() {
-            return Ok(Pictures { pictures: Vec::new(), times: Vec::new(), share: None });
+    /// [`Error::Invalid`]. Dropping the future ends its downloads and its decoders.
+    pub async fn prepare(&self, media: &[Medium]) -> Result<Pictures, Error> {
+        if media.is_empty() {
+            return Ok(Pictures::default());
         }
-        let Some(preprocess) = &self.preprocess else {
+        let (Some(preprocess), Some(videos)) = (&self.preprocess, &self.videos) else {
             return Err(Error::invalid(
-                "this checkpoint reads text only: it has no vision tower, so leave the pictures out",
+                "this checkpoint reads text only: it has no vision tower, so leave the pictures and videos out",
             ));
         };
+        let (sources, clips) = apart(media);
         if sources.len() > self.limits.max_images {
             return Err(Error::invalid(format!(
                 "the request has {} pictures, more than the {} that this server takes \
@@ -183,17 +237,34 @@ impl Media {
                 self.limits.max_images
             )));
         }
+        if clips.len() > self.limits.max_videos {
+            return Err(Error::invalid(format!(
+                "the request has {} videos, more than the {} that this server takes (--max-videos, SARDINE_MAX_VIDEOS)",
+                clips.len(),
+                self.limits.max_videos
+            )));
+        }
         let share = Arc::new(self.memory.share(Budget::of(&self.limits)));
         let pictures = sources.iter().enumerate().map(|(index, source)| {
-            let share = share.clone();
+            let (share, num_pictures) = (share.clone(), sources.len());
             async move {
                 let picture = self.picture(source, preprocess, share).await;
-                picture.map_err(|error| name_picture(error, index, sources.len()))
+                picture.map_err(|error| name_file(error, Kind::Picture, index, num_pictures))
             }
         });
-        let pictures = try_join_all(pictures).await?.into_iter().map(|(picture, times)| (Arc::new(picture), times));
-        let (pictures, times) = pictures.unzip();
-        Ok(Pictures { pictures, times, share: Some(share) })
+        let clips = clips.iter().enumerate().map(|(index, video)| {
+            let (share, num_videos) = (share.clone(), clips.len());
+            async move {
+                let clip = self.clip(videos, video, share).await;
+                clip.map_err(|error| name_file(error, Kind::Video, index, num_videos))
+            }
+        });
+        let (pictures, clips) = try_join(try_join_all(pictures), try_join_all(clips)).await?;
+        let (pictures, mut times): (Vec<_>, Vec<_>) =
+            pictures.into_iter().map(|(picture, times)| (Arc::new(picture), times)).unzip();
+        let (clips, times_of_clips): (Vec<_>, Vec<_>) = clips.into_iter().unzip();
+        times.extend(times_of_clips);
+        Ok(Pictures { visuals: Visuals { pictures, clips }, times, share: Some(share) })
     }
 
     /// Bytes of the pictures that requests hold.
@@ -207,13 +278,23 @@ impl Media {
         preprocess: &Arc<Preprocess>,
         share: Arc<Share>,
     ) -> Result<(Picture, Times), Error> {
+        let (area, preprocess, its_share) = (source.area(), preprocess.clone(), share.clone());
+        preprocess.check_area(area)?;
+        self.pixels(source, &share, move |picture| resize_and_cut(picture, area, &preprocess, &its_share)).await
+    }
+
+    /// A picture fetched and decoded, and then what `prepare` makes of it on the thread that decoded it.
+    async fn pixels<T: Send + 'static>(
+        &self,
+        source: &Source,
+        share: &Arc<Share>,
+        prepare: impl FnOnce(Rgb) -> Result<T, Error> + Send + 'static,
+    ) -> Result<(T, Times), Error> {
         let begun = Instant::now();
         let mut fetch = None;
-        let area = source.area();
-        preprocess.check_area(area)?;
-        let encoded = match source::locate(source)? {
+        let encoded = match source::locate(source, Kind::Picture)? {
             Located::Remote(url) => {
-                let file = self.fetch(url).await?;
+                let file = self.fetch(url, Kind::Picture).await?;
                 fetch = Some(begun.elapsed());
                 Encoded::File(file)
             }
@@ -221,15 +302,19 @@ impl Media {
             Located::File(bytes) => Encoded::File(bytes.clone()),
         };
         let permit = self.decodes.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let (preprocess, limits) = (preprocess.clone(), self.limits.clone());
+        let (limits, share) = (self.limits.clone(), share.clone());
         let decode_timeout = limits.decode_timeout;
         let prepared = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            prepare(encoded, area, &preprocess, &limits, &share)
+            let begun = Instant::now();
+            let picture = decode(encoded, &limits, &share)?;
+            let decode = begun.elapsed();
+            let prepared = prepare(picture)?;
+            Ok((prepared, Times { fetch, decode, prepare: begun.elapsed().saturating_sub(decode) }))
         });
         // Decoders look at the clock themselves; this is for one that does not, whose thread then counts until it ends.
         let grace = decode_timeout * 2 + Duration::from_secs(1);
-        let prepared = match tokio::time::timeout(grace, prepared).await {
+        match tokio::time::timeout(grace, prepared).await {
             Ok(prepared) => prepared.unwrap_or_else(|_panic| {
                 Err(Error::invalid(
                     "the picture's file is malformed in a way that its decoder cannot handle; \
@@ -237,20 +322,19 @@ impl Media {
                 ))
             }),
             Err(_) => Err(decode::too_slow(decode_timeout)),
-        };
-        prepared.map(|(picture, times)| (picture, Times { fetch, ..times }))
+        }
     }
 
-    async fn fetch(&self, url: url::Url) -> Result<Bytes, Error> {
+    async fn fetch(&self, url: url::Url, kind: Kind) -> Result<Bytes, Error> {
         let Some(fetcher) = &self.fetcher else {
-            return Err(Error::MediaFetch(
-                "this server does not fetch remote pictures (--allow-remote-images, SARDINE_ALLOW_REMOTE_IMAGES); \
-                 send the picture itself as a data: URL or as base64"
-                    .to_owned(),
-            ));
+            let noun = kind.noun();
+            return Err(Error::MediaFetch(format!(
+                "this server does not fetch remote {noun}s (--allow-remote-images, SARDINE_ALLOW_REMOTE_IMAGES); \
+                 send the {noun} itself as a data: URL or as base64"
+            )));
         };
         let _permit = self.fetches.acquire().await.expect("the semaphore is never closed");
-        fetcher.fetch(url).await
+        fetcher.fetch(url, kind).await
     }
 }
 
@@ -260,42 +344,59 @@ enum Encoded {
     File(Bytes),
 }
 
-/// The steps that cost CPU time, in order; runs on a blocking thread.
-fn prepare(
-    encoded: Encoded,
-    area: Area,
-    preprocess: &Preprocess,
-    limits: &MediaLimits,
-    share: &Share,
-) -> Result<(Picture, Times), Error> {
-    let begun = Instant::now();
+/// The pictures and the videos among `media`.
+fn apart(media: &[Medium]) -> (Vec<&Source>, Vec<&Video>) {
+    let (mut sources, mut videos) = (Vec::new(), Vec::new());
+    for medium in media {
+        match medium {
+            Medium::Picture(source) => sources.push(source),
+            Medium::Video(video) => videos.push(video),
+        }
+    }
+    (sources, videos)
+}
+
+/// How `checkpoint`, which has a vision tower, wants its videos prepared.
+fn video_processor(checkpoint: &Checkpoint) -> Result<VideoProcessor, String> {
+    let processor = VideoProcessor::load(checkpoint)?;
+    let config = checkpoint.json("config.json")?.unwrap_or_default();
+    processor
+        .frames
+        .check_tower(&config["vision_config"])
+        .map_err(|error| format!("{}: videos: {error}", checkpoint.name()))?;
+    Ok(processor)
+}
+
+/// Runs on a blocking thread.
+fn decode(encoded: Encoded, limits: &MediaLimits, share: &Share) -> Result<Rgb, Error> {
     let file = match encoded {
-        Encoded::Base64(text) => Bytes::from(source::decode_base64(&text, limits.max_image_bytes)?),
+        Encoded::Base64(text) => Bytes::from(source::decode_base64(&text, Kind::Picture, limits.max_image_bytes)?),
         Encoded::File(bytes) => bytes,
     };
     if file.len() > limits.max_image_bytes {
-        return Err(Error::invalid(limits.too_many_bytes()));
+        return Err(Error::invalid(Kind::Picture.too_many_bytes(limits.max_image_bytes)));
     }
     share.take_file(file.len())?;
     let opened = decode::open(&file, limits.decode_bounds())?;
     share.take_decoded(opened.num_bytes())?;
-    let picture = opened.decode()?;
-    drop(file);
-    let decode = begun.elapsed();
+    opened.decode()
+}
+
+/// Runs on a blocking thread.
+fn resize_and_cut(picture: Rgb, area: Area, preprocess: &Preprocess, share: &Share) -> Result<Picture, Error> {
     let (height, width) = preprocess.target_size(picture.height, picture.width, area)?;
     let grid = preprocess.grid(height, width);
     share.take(grid.num_tokens())?;
     let resized = resize::resize(picture, height, width);
-    let picture = Picture { patches: patches::patches(&resized, preprocess), grid };
-    Ok((picture, Times { fetch: None, decode, prepare: begun.elapsed().saturating_sub(decode) }))
+    Ok(Picture { patches: patches::patches(&resized, preprocess), grid })
 }
 
-/// Says which of several pictures an error is about.
-fn name_picture(error: Error, index: usize, num_pictures: usize) -> Error {
-    if num_pictures == 1 {
+/// Says which of several pictures or videos an error is about.
+fn name_file(error: Error, kind: Kind, index: usize, num_files: usize) -> Error {
+    if num_files == 1 {
         return error;
     }
-    let name = |message: String| format!("picture {} of {num_pictures}: {message}", index + 1);
+    let name = |message: String| format!("{} {} of {num_files}: {message}", kind.noun(), index + 1);
     match error {
         Error::Invalid { message, param } => Error::Invalid { message: name(message), param },
         Error::MediaFetch(message) => Error::MediaFetch(name(message)),

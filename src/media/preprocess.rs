@@ -112,7 +112,7 @@ impl Preprocess {
     }
 
     /// The patches cut here must be the ones that the tower's weights were made for.
-    fn check_tower(&self, vision: &Value) -> Result<(), String> {
+    pub(super) fn check_tower(&self, vision: &Value) -> Result<(), String> {
         let sizes = [
             ("patch_size", "patch_size", self.patch_size),
             ("temporal_patch_size", "temporal_patch_size", self.temporal_patch_size),

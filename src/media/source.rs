@@ -1,4 +1,4 @@
-//! What a client's text for a picture is: a URL, a `data:` URL, base64, or something that is refused.
+//! What a client's text for a picture or a video is: a URL, a `data:` URL, base64, or something that is refused.
 
 use base64::Engine;
 use base64::alphabet;
@@ -6,12 +6,11 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use url::Url;
 
-use super::{Source, format, limits};
+use super::kind::Kind;
+use super::{Source, format};
 use crate::error::Error;
 
-const ACCEPTED: &str = "a picture is an http(s) URL, a data: URL with base64, or bare base64";
-
-/// Where the bytes of a picture are.
+/// Where the bytes of a picture or a video are.
 #[derive(Debug, PartialEq)]
 pub(super) enum Located<'a> {
     Remote(Url),
@@ -21,20 +20,24 @@ pub(super) enum Located<'a> {
 }
 
 /// Tells a URL from inline data by its first characters, and refuses what this server does not open.
-pub(super) fn locate(source: &Source) -> Result<Located<'_>, Error> {
+pub(super) fn locate(source: &Source, kind: Kind) -> Result<Located<'_>, Error> {
     let text = match source {
         Source::File(bytes) => return Ok(Located::File(bytes)),
-        Source::Sized { source, .. } => return locate(source),
+        Source::Sized { source, .. } => return locate(source, kind),
         Source::Text(text) => text.trim(),
     };
     match scheme(text).as_deref() {
         Some("http" | "https") => match Url::parse(text) {
             Ok(url) => Ok(Located::Remote(url)),
-            Err(error) => Err(Error::invalid(format!("the picture's URL {} is malformed: {error}", start_of(text)))),
+            Err(error) => {
+                Err(Error::invalid(format!("the {}'s URL {} is malformed: {error}", kind.noun(), start_of(text))))
+            }
         },
-        Some("data") => data_url(text).map(Located::Base64),
-        Some("file") => Err(local_file(text)),
-        Some(scheme) => Err(Error::invalid(format!("pictures are not fetched by {scheme}:; {ACCEPTED}"))),
+        Some("data") => data_url(text, kind).map(Located::Base64),
+        Some("file") => Err(local_file(text, kind)),
+        Some(scheme) => {
+            Err(Error::invalid(format!("{}s are not fetched by {scheme}:; {}", kind.noun(), kind.accepted())))
+        }
         None => Ok(Located::Base64(text)),
     }
 }
@@ -50,29 +53,31 @@ fn scheme(text: &str) -> Option<String> {
 }
 
 /// The base64 text of a `data:` URL. The media type it claims is not looked at: the content decides.
-fn data_url(text: &str) -> Result<&str, Error> {
+fn data_url(text: &str, kind: Kind) -> Result<&str, Error> {
     let Some((header, data)) = text.split_once(',') else {
         return Err(Error::invalid("the data: URL has no comma between its header and its data"));
     };
     let is_base64 = header.rsplit(';').next().is_some_and(|last| last.trim().eq_ignore_ascii_case("base64"));
     if !is_base64 {
-        return Err(Error::invalid(
-            "the data: URL is percent-encoded text; a picture must be base64: data:image/png;base64,...",
-        ));
+        return Err(Error::invalid(format!(
+            "the data: URL is percent-encoded text; a {} must be base64: {}",
+            kind.noun(),
+            kind.data_url()
+        )));
     }
     Ok(data)
 }
 
 /// Decodes base64 in either alphabet, with or without padding, with white space anywhere.
 ///
-/// Anything that is neither base64 nor a picture ends in an [`Error::Invalid`] that says what it looks like.
-pub(super) fn decode_base64(text: &str, max_bytes: usize) -> Result<Vec<u8>, Error> {
+/// Anything that is neither base64 nor a known format ends in an [`Error::Invalid`] that says what it looks like.
+pub(super) fn decode_base64(text: &str, kind: Kind, max_bytes: usize) -> Result<Vec<u8>, Error> {
     if text.trim().is_empty() {
-        return Err(Error::invalid(format!("the picture is empty; {ACCEPTED}")));
+        return Err(Error::invalid(format!("the {} is empty; {}", kind.noun(), kind.accepted())));
     }
     if text.len() / 4 * 3 > max_bytes + max_bytes / 16 {
         // A sixteenth more leaves room for white space; the decoded bytes are held to the limit itself.
-        return Err(Error::invalid(limits::too_many_bytes(max_bytes)));
+        return Err(Error::invalid(kind.too_many_bytes(max_bytes)));
     }
     let symbols: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).map(standard_symbol).collect();
     let decoded = ENGINE.decode(&symbols).ok();
@@ -82,9 +87,10 @@ pub(super) fn decode_base64(text: &str, max_bytes: usize) -> Result<Vec<u8>, Err
         return Ok(decoded.expect("it was just looked at"));
     }
     if looks_like_a_path(text) {
-        return Err(local_file(text));
+        return Err(local_file(text, kind));
     }
-    decoded.ok_or_else(|| Error::invalid(format!("{} is neither a URL nor base64; {ACCEPTED}", start_of(text))))
+    decoded
+        .ok_or_else(|| Error::invalid(format!("{} is neither a URL nor base64; {}", start_of(text), kind.accepted())))
 }
 
 /// The standard alphabet's symbol for one of the URL-safe alphabet.
@@ -113,10 +119,11 @@ fn looks_like_a_path(text: &str) -> bool {
     text.len() <= LONGEST_PATH && (has_root || has_extension)
 }
 
-fn local_file(text: &str) -> Error {
+fn local_file(text: &str, kind: Kind) -> Error {
     Error::invalid(format!(
-        "{} looks like a file's name: this server does not open files for its clients; {ACCEPTED}",
-        start_of(text)
+        "{} looks like a file's name: this server does not open files for its clients; {}",
+        start_of(text),
+        kind.accepted()
     ))
 }
 
@@ -138,12 +145,12 @@ mod tests {
     const LIMIT: usize = 1 << 20;
 
     fn locate_text(text: &str) -> Result<Located<'static>, Error> {
-        locate(Box::leak(Box::new(Source::Text(text.to_owned()))))
+        locate(Box::leak(Box::new(Source::Text(text.to_owned()))), Kind::Picture)
     }
 
     fn refusal(text: &str) -> String {
         let located = locate_text(text).and_then(|located| match located {
-            Located::Base64(text) => decode_base64(text, LIMIT).map(|bytes| format!("{bytes:?}")),
+            Located::Base64(text) => decode_base64(text, Kind::Picture, LIMIT).map(|bytes| format!("{bytes:?}")),
             other => Ok(format!("{other:?}")),
         });
         match located {
@@ -157,7 +164,7 @@ mod tests {
         let texts =
             ["iVBORw0KGgr7/w==", "iVBORw0KGgr7_w==", "iVBORw0KGgr7/w", "iVBORw0KGgr7_w", " iVBORw0K\r\n  Ggr7/w==\n"];
         for text in texts {
-            assert_eq!(decode_base64(text, LIMIT).unwrap(), SIGNATURE, "{text}");
+            assert_eq!(decode_base64(text, Kind::Picture, LIMIT).unwrap(), SIGNATURE, "{text}");
         }
     }
 
@@ -217,12 +224,14 @@ mod tests {
         let jpeg = [0xff, 0xd8, 0xff, 0xe0, 0, 16, b'J', b'F', b'I', b'F'];
         let text = base64::engine::general_purpose::STANDARD.encode(jpeg);
         assert!(text.starts_with("/9j/"));
-        assert_eq!(decode_base64(&text, LIMIT).unwrap(), jpeg);
+        assert_eq!(decode_base64(&text, Kind::Picture, LIMIT).unwrap(), jpeg);
     }
 
     #[test]
     fn base64_longer_than_the_limit_is_refused_before_it_is_decoded() {
-        let Err(Error::Invalid { message, .. }) = decode_base64(&"A".repeat(4000), 1000) else { panic!() };
+        let Err(Error::Invalid { message, .. }) = decode_base64(&"A".repeat(4000), Kind::Picture, 1000) else {
+            panic!()
+        };
         assert!(message.contains("1000 bytes") && message.contains("--max-image-bytes"), "{message}");
     }
 }

@@ -69,6 +69,9 @@ pub struct HttpFlags {
     /// The prompt of a picture that came without one.
     #[arg(long, env = "SARDINE_DEFAULT_IMAGE_PROMPT", default_value = "Describe this image.", value_name = "TEXT")]
     pub default_image_prompt: String,
+    /// The prompt of a video that came without one.
+    #[arg(long, env = "SARDINE_DEFAULT_VIDEO_PROMPT", default_value = "Describe the video.", value_name = "TEXT")]
+    pub default_video_prompt: String,
     /// Answer 400 to errors on the toolkit's routes, as the toolkit itself does; only 401, 429 and 503 keep their status.
     #[arg(long, env = "SARDINE_STRICT_TOOLKIT_STATUS", default_value_t = false, action = clap::ArgAction::Set, value_parser = boolean, value_name = "BOOL")]
     pub strict_toolkit_status: bool,
@@ -138,6 +141,7 @@ impl ServeSettings {
             api_keys,
             cors_origins: http.cors_allow_origin.iter().filter(|origin| !origin.is_empty()).cloned().collect(),
             default_image_prompt: http.default_image_prompt.clone(),
+            default_video_prompt: http.default_video_prompt.clone(),
             strict_toolkit_status: http.strict_toolkit_status,
             base_path: http.base_path.clone(),
             vertex: is_vertex.then(|| VertexRoutes {

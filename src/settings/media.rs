@@ -1,5 +1,6 @@
-//! Settings that protect the server from pictures.
+//! Settings that protect the server from pictures and videos, and the program that decodes videos.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -9,14 +10,14 @@ use super::units::bytes;
 use crate::engine::MemoryPlan;
 use crate::media::MediaLimits;
 
-/// What protects the server from pictures.
+/// What protects the server from pictures and videos.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Pictures")]
+#[command(next_help_heading = "Pictures and videos")]
 pub struct MediaFlags {
-    /// Whether picture URLs are fetched at all.
+    /// Whether URLs of pictures and videos are fetched at all.
     #[arg(long, env = "SARDINE_ALLOW_REMOTE_IMAGES", default_value_t = true, action = clap::ArgAction::Set, value_parser = boolean, value_name = "BOOL")]
     pub allow_remote_images: bool,
-    /// Networks that picture URLs may point to although they are not public, such as 10.0.0.0/8 (comma-separated).
+    /// Networks that these URLs may point to although they are not public, such as 10.0.0.0/8 (comma-separated).
     #[arg(long, env = "SARDINE_ALLOWED_NETWORKS", value_delimiter = ',', value_name = "CIDR")]
     pub allowed_networks: Vec<ipnet::IpNet>,
     /// Hosts that picture URLs may name, with all below them (comma-separated). Default: every one with public addresses.
@@ -38,7 +39,7 @@ pub struct MediaFlags {
     /// Bytes that decoding all pictures of one request takes.
     #[arg(long, env = "SARDINE_MAX_DECODED_BYTES", default_value_t = MediaLimits::default().max_decoded_bytes, value_name = "BYTES")]
     pub max_decoded_bytes: u64,
-    /// Pixels of one decoded picture, before it is resized.
+    /// Pixels of one decoded picture or frame, before it is resized.
     #[arg(long, env = "SARDINE_MAX_IMAGE_PIXELS", default_value_t = MediaLimits::default().max_image_pixels, value_name = "PIXELS")]
     pub max_image_pixels: u64,
     /// Pixels that a picture is resized to at most, also where a request asks for more. Default: as many as the checkpoint says.
@@ -63,6 +64,25 @@ pub struct MediaFlags {
     /// Pictures decoded at a time, over all requests. Default: half as many as there are cores.
     #[arg(long, env = "SARDINE_DECODE_CONCURRENCY", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub decode_concurrency: Option<u16>,
+    /// The program that decodes video files, ffmpeg 5.1 or newer: a file, or a name to look for in PATH. Where there is none,
+    /// lists of frames are read, and animated pictures.
+    #[arg(long, env = "SARDINE_FFMPEG", default_value = "ffmpeg", value_name = "FILE")]
+    pub ffmpeg: PathBuf,
+    /// Videos in one request.
+    #[arg(long, env = "SARDINE_MAX_VIDEOS", default_value_t = MediaLimits::default().max_videos, value_name = "N")]
+    pub max_videos: usize,
+    /// Bytes of one video's file.
+    #[arg(long, env = "SARDINE_MAX_VIDEO_BYTES", default_value_t = MediaLimits::default().max_video_bytes, value_name = "BYTES")]
+    pub max_video_bytes: usize,
+    /// Seconds that one video may last.
+    #[arg(long, env = "SARDINE_MAX_VIDEO_SECONDS", default_value_t = MediaLimits::default().max_video_seconds, value_name = "S")]
+    pub max_video_seconds: f64,
+    /// Frames of one video that the model is shown; longer videos are sampled more sparsely.
+    #[arg(long, env = "SARDINE_MAX_VIDEO_FRAMES", default_value_t = MediaLimits::default().max_video_frames, value_name = "N")]
+    pub max_video_frames: usize,
+    /// Time to fetch one video, redirects included, and time to decode it.
+    #[arg(long, env = "SARDINE_VIDEO_TIMEOUT_MS", default_value_t = 60_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub video_timeout_ms: u64,
 }
 
 impl MediaFlags {
@@ -87,6 +107,12 @@ impl MediaFlags {
             fetch_timeout: Duration::from_millis(self.image_timeout_ms),
             decode_timeout: Duration::from_millis(self.decode_timeout_ms),
             decode_concurrency: self.decode_concurrency.map_or(usual.decode_concurrency, usize::from),
+            ffmpeg: find_program(&self.ffmpeg),
+            max_videos: self.max_videos,
+            max_video_bytes: self.max_video_bytes,
+            max_video_seconds: self.max_video_seconds,
+            max_video_frames: self.max_video_frames,
+            video_timeout: Duration::from_millis(self.video_timeout_ms),
             ..usual
         }
     }
@@ -97,4 +123,27 @@ fn ratio(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|ratio| (1.0..=200.0).contains(ratio))
         .ok_or_else(|| "expected a number from 1 to 200".to_owned())
+}
+
+/// The file that `program` names: itself where it is a path, else the first of that name in the folders of PATH.
+fn find_program(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return Some(program.to_owned());
+    }
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::find_program;
+
+    #[test]
+    fn a_path_is_taken_as_it_is_and_a_name_is_looked_for() {
+        assert_eq!(find_program(Path::new("/no/such/ffmpeg")), Some(PathBuf::from("/no/such/ffmpeg")));
+        assert!(find_program(Path::new("sh")).is_some_and(|shell| shell.is_absolute()));
+        assert_eq!(find_program(Path::new("no-such-program-anywhere")), None);
+    }
 }

@@ -49,6 +49,9 @@ pub struct GenerateSettings {
     /// A picture: a file or a URL. May be given several times.
     #[arg(long = "image", value_name = "FILE|URL")]
     pub images: Vec<String>,
+    /// A video: a file or a URL. May be given several times.
+    #[arg(long = "video", value_name = "FILE|URL")]
+    pub videos: Vec<String>,
     /// Longest answer, in tokens.
     #[arg(long, default_value_t = 256, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_new_tokens: u32,

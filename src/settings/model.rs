@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::media::MediaFlags;
 use super::units::bytes;
-use crate::chat::SpecialText;
+use crate::chat::{SpecialText, VideoPlaces};
 use crate::checkpoint::HubSettings;
 use crate::engine::{EngineLimits, MemoryPlan};
 use crate::model::{Config, DeviceChoice, DtypeChoice, LoadOptions, Precision, Quantization};
@@ -57,6 +57,10 @@ pub struct ModelSettings {
     /// What strings such as `<|im_end|>` become inside text that a client sent; `tokens` is Transformers' behaviour.
     #[arg(long, env = "SARDINE_SPECIAL_TOKENS_IN_TEXT", default_value = "text")]
     pub special_tokens_in_text: SpecialTokensInText,
+    /// Where a video's frames stand in the prompt: `inside` the template's start and end, as in Transformers since 5.10, or `instead`
+    /// of them, as in Transformers 4.57.
+    #[arg(long, env = "SARDINE_VIDEO_PLACES", default_value = "inside")]
+    pub video_places: VideoPlaceSetting,
     #[command(flatten)]
     pub hub: HubFlags,
     #[command(flatten)]
@@ -69,6 +73,12 @@ pub struct ModelSettings {
 pub enum SpecialTokensInText {
     Text,
     Tokens,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VideoPlaceSetting {
+    Inside,
+    Instead,
 }
 
 /// How to reach the hub.
@@ -133,6 +143,13 @@ impl ModelSettings {
         match self.special_tokens_in_text {
             SpecialTokensInText::Text => SpecialText::StaysText,
             SpecialTokensInText::Tokens => SpecialText::BecomesToken,
+        }
+    }
+
+    pub fn video_places(&self) -> VideoPlaces {
+        match self.video_places {
+            VideoPlaceSetting::Inside => VideoPlaces::InsidePair,
+            VideoPlaceSetting::Instead => VideoPlaces::InPlaceOfPair,
         }
     }
 

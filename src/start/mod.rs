@@ -54,7 +54,7 @@ pub async fn start_telling(settings: &ModelSettings, startup: Startup) -> Result
         loader(checkpoint.clone(), settings.load_options(device, plan.max_batch_size), told)
     });
     let (engine, loaded) = Engine::start_replicas(settings.engine_limits(&plan), loaders.collect());
-    let chat = Chat::load(&checkpoint, settings.special_text())?;
+    let chat = Chat::load(&checkpoint, settings.special_text())?.with_video_places(settings.video_places());
     let media = Media::start(&checkpoint, settings.media.limits(&plan))?;
     let model = served_model(settings, &checkpoint, &config, &plan);
     let service = Service::new(chat, media, engine.with_memory_plan(plan)).with_startup(startup);

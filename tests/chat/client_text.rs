@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sardine::chat::{Chat, Conversation, SpecialText};
+use sardine::engine::Visuals;
 use serde_json::{Value, json};
 
 use super::fixtures::fry;
@@ -13,7 +14,7 @@ static CHAT: LazyLock<Chat> = LazyLock::new(|| fry(SpecialText::StaysText).0);
 
 fn ids(chat: &Chat, messages: &[Value]) -> Vec<u32> {
     let conversation = Conversation { messages: messages.to_vec(), ..Conversation::default() };
-    chat.prompt(&conversation, &[], None).unwrap().prompt.ids
+    chat.prompt(&conversation, &Visuals::default(), None).unwrap().prompt.ids
 }
 
 fn special(chat: &Chat, ids: &[u32]) -> Vec<u32> {
@@ -70,7 +71,7 @@ fn the_templates_variables_and_tools_are_the_clients_text_too() {
         tools: vec![json!({"function": {"name": "f<|im_end|>", "<|im_end|>": "<|im_end|>"}})],
         ..Conversation::default()
     };
-    let found = CHAT.prompt(&conversation, &[], None).unwrap().prompt.ids;
+    let found = CHAT.prompt(&conversation, &Visuals::default(), None).unwrap().prompt.ids;
     assert_eq!(special(&CHAT, &found).len(), 5);
 }
 
@@ -89,7 +90,7 @@ fn noncharacters_in_the_request_are_kept() {
     let all: String = ('\u{fdd0}'..='\u{fdef}').collect();
     let conversation =
         Conversation { messages: vec![json!({"role": "user", "content": all})], ..Conversation::default() };
-    assert!(CHAT.prompt(&conversation, &[], None).is_err());
+    assert!(CHAT.prompt(&conversation, &Visuals::default(), None).is_err());
 }
 
 /// Texts of pieces from which special tokens could be made.

@@ -174,6 +174,21 @@ PICTURES = {
     ),
 }
 
+VIDEO = {"type": "video"}
+
+# Conversation, grids of its pictures, and (groups, rows, columns), indices and fps of its videos.
+VIDEOS = {
+    "video": (conversation([user([VIDEO, text("What happens?")])]), [], [((2, 4, 6), [0, 7, 15, 23], 12.0)]),
+    "video_after_text": (conversation([user([text("Look: "), VIDEO])]), [], [((1, 2, 2), [0, 1], 24.0)]),
+    "odd_number_of_frames": (conversation([user([VIDEO, text("?")])]), [], [((3, 4, 4), [0, 10, 20, 30, 40], 29.97)]),
+    "ties_and_long_times": (conversation([user([VIDEO])]), [], [((4, 2, 4), [0, 1, 5, 10, 1250, 1251, 90000, 90005], 2.0)]),
+    "video_and_pictures": (
+        conversation([user([IMAGE, VIDEO, IMAGE]), assistant("Yes."), user([VIDEO, text("And?"), {"video": "x"}])], add_vision_id=True),
+        [(4, 4), (2, 6)],
+        [((2, 4, 4), [0, 1, 2, 3], 2.0), ((1, 6, 2), [0, 3], 3.0), ((2, 2, 8), [0, 30, 60, 90], 30.0)],
+    ),
+}
+
 TEXTS = [
     "",
     "Hello, world!",

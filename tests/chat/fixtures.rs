@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 pub struct Fixtures {
     pub rendered: Vec<Rendered>,
     pub pictures: Vec<WithPictures>,
+    pub videos: Vec<WithVideos>,
     pub texts: Vec<Text>,
 }
 
@@ -30,6 +31,28 @@ pub struct WithPictures {
     pub name: String,
     pub conversation: Written,
     pub grids: Vec<(usize, usize)>,
+    pub ids: Value,
+    pub positions: Value,
+    pub rope_delta: i64,
+}
+
+/// (groups, rows, columns), indices of frames, and frames per second.
+pub type WrittenClip = ((usize, usize, usize), Vec<usize>, f64);
+
+/// A conversation with videos, and its prompt, with the
+/// frames inside the template's own start and end, and instead of them.
+#[derive(Deserialize)]
+pub struct WithVideos {
+    pub name: String,
+    pub conversation: Written,
+    pub grids: Vec<(usize, usize)>,
+    pub clips: Vec<WrittenClip>,
+    pub inside: Prompted,
+    pub instead: Prompted,
+}
+
+#[derive(Deserialize)]
+pub struct Prompted {
     pub ids: Value,
     pub positions: Value,
     pub rope_delta: i64,

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import jinja2
 import torch
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5Model
+from transformers.video_utils import VideoMetadata
 
-from conversations import CONVERSATIONS, PICTURES, TEXTS
+from conversations import CONVERSATIONS, PICTURES, TEXTS, VIDEOS
 
 HERE = Path(__file__).parent
 
@@ -67,6 +68,31 @@ def positions(model, tokenizer, ids, grids):
     return found[:, 0].T.tolist(), int(delta)
 
 
+VIDEO_PLACE = "<|vision_start|><|video_pad|><|vision_end|>"
+
+
+def place_videos(processor, text, videos, place):
+    """`text` with the frames of `videos` in the places of videos. Transformers 4.57 had all of VIDEO_PLACE for `place`."""
+    parts = text.split(place)
+    assert len(parts) == len(videos) + 1
+    for index, (grid, indices, fps) in enumerate(videos):
+        metadata = VideoMetadata(total_num_frames=indices[-1] + 1, fps=fps, frames_indices=list(indices))
+        inputs = {"video_grid_thw": torch.tensor([grid]), "video_metadata": [metadata]}
+        parts[index] += processor.replace_video_token(inputs, video_idx=0)
+    return "".join(parts)
+
+
+def positions_with_videos(model, tokenizer, ids, grids, videos):
+    image, video = (tokenizer.convert_tokens_to_ids(pad) for pad in ("<|image_pad|>", "<|video_pad|>"))
+    ids = torch.tensor([ids])
+    found, delta = model.get_rope_index(
+        ids, (ids == image).int() + 2 * (ids == video).int(),
+        image_grid_thw=torch.tensor([(1, h, w) for h, w in grids]) if grids else None,
+        video_grid_thw=torch.tensor([grid for grid, _, _ in videos]),
+    )
+    return found[:, 0].T.tolist(), int(delta)
+
+
 def digest(values):
     return hashlib.sha256(json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
 
@@ -83,11 +109,21 @@ def collect(folder):
         places, delta = positions(model, tokenizer, ids, grids)
         case = {"name": name, "conversation": conversation, "grids": grids, "ids": ids}
         pictures.append({**case, "positions": places, "rope_delta": delta})
+    videos = []
+    processor = AutoProcessor.from_pretrained(folder)
+    for name, (conversation, grids, clips) in VIDEOS.items():
+        text = render(tokenizer, conversation)
+        case = {"name": name, "conversation": conversation, "grids": grids, "clips": clips}
+        for key, place in (("inside", "<|video_pad|>"), ("instead", VIDEO_PLACE)):
+            ids = place_pictures(tokenizer, place_videos(processor, text, clips, place), grids)
+            places, delta = positions_with_videos(model, tokenizer, ids, grids, clips)
+            case[key] = {"ids": ids, "positions": places, "rope_delta": delta}
+        videos.append(case)
     for text in TEXTS:
         ids = tokenizer(text)["input_ids"]
         decoded = tokenizer.decode(ids), tokenizer.decode(ids, skip_special_tokens=True)
         texts.append({"text": text, "ids": ids, "decoded": decoded[0], "decoded_without_special": decoded[1]})
-    return {"rendered": rendered, "pictures": pictures, "texts": texts}
+    return {"rendered": rendered, "pictures": pictures, "videos": videos, "texts": texts}
 
 
 def digested(found):
@@ -97,7 +133,9 @@ def digested(found):
         hidden = {key: digest(case[key]) for key in ("text", "ids", "error") if case.get(key) is not None}
         rendered.append({**case, **hidden})
     pictures = [{**case, "ids": digest(case["ids"]), "positions": digest(case["positions"])} for case in found["pictures"]]
-    return {"rendered": rendered, "pictures": pictures, "texts": found["texts"]}
+    hidden = lambda prompt: {**prompt, "ids": digest(prompt["ids"]), "positions": digest(prompt["positions"])}
+    videos = [{**case, "inside": hidden(case["inside"]), "instead": hidden(case["instead"])} for case in found["videos"]]
+    return {"rendered": rendered, "pictures": pictures, "videos": videos, "texts": found["texts"]}
 
 
 def write(name, found):

@@ -78,6 +78,7 @@ pub fn settings() -> HttpSettings {
         api_keys: ApiKeys::default(),
         cors_origins: Vec::new(),
         default_image_prompt: "What is shown?".to_owned(),
+        default_video_prompt: "What happens?".to_owned(),
         strict_toolkit_status: false,
         base_path: None,
         vertex: None,

@@ -61,7 +61,7 @@ async fn a_request_that_cannot_be_served_is_told_why() {
         (json!({"instances": [5]}), (400, invalid, "`instances[0]`")),
         (json!({"inputs": ["a", "b", "c", "d", "e"]}), (400, invalid, "5 answers, more than the 4")),
         (user(json!([{"type": "audio"}])), (400, invalid, "`inputs[0].content[0].type`")),
-        (user(json!([{"type": "video", "video": "x"}])), (400, invalid, "video is not supported")),
+        (user(json!([{"type": "video", "video": "x"}])), (400, invalid, "a video is an http(s) URL")),
         (
             json!({"inputs": [{"role": "wizard", "content": "Hi"}, {"role": "user", "content": "x"}]}),
             (400, invalid, "role"),

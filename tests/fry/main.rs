@@ -6,6 +6,7 @@ mod lifecycle;
 mod many;
 mod samples;
 mod server;
+mod videos;
 
 use std::process::Command;
 

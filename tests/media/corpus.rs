@@ -103,7 +103,7 @@ async fn pixel_values_are_those_of_transformers_for_every_file() {
             continue; // whose pixels differ
         }
         let source = Source::File(Bytes::from(corpus.bytes(&row.file)));
-        let pictures = media.pictures(&[source]).await.unwrap_or_else(|error| panic!("{}: {error}", row.file));
+        let pictures = media.prepare(&[source.into()]).await.unwrap_or_else(|error| panic!("{}: {error}", row.file));
         let bytes: Vec<u8> = pictures[0].patches.iter().flat_map(|value| value.to_le_bytes()).collect();
         assert_eq!(sha256(&bytes), row.pixel_values, "{}", row.file);
     }

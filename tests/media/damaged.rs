@@ -104,7 +104,7 @@ fn small_media() -> Media {
 
 fn check(runtime: &Runtime, media: &Media, source: Source) -> Result<(), TestCaseError> {
     let begun = Instant::now();
-    let outcome = runtime.block_on(media.pictures(&[source]));
+    let outcome = runtime.block_on(media.prepare(&[source.into()]));
     let took = begun.elapsed();
     prop_assert!(took < Duration::from_secs(5), "took {took:?}");
     prop_assert_eq!(media.held_bytes() > 0, outcome.is_ok());

@@ -40,7 +40,7 @@ impl Network {
     }
 
     async fn fetch(&self, url: &str) -> Result<(), Error> {
-        self.media.pictures(&[Source::Text(url.to_owned())]).await.map(|_| ())
+        self.media.prepare(&[Source::Text(url.to_owned()).into()]).await.map(|_| ())
     }
 
     async fn refusal(&self, url: &str) -> String {
@@ -162,7 +162,7 @@ async fn through_a_proxy_the_rules_for_urls_stay() {
     Mock::given(any()).respond_with(png()).mount(&proxy).await;
     let limits = MediaLimits { proxy: Some(proxy.uri().parse().unwrap()), ..MediaLimits::default() };
     let media = media(limits);
-    let fetch = async |url: &str| media.pictures(&[Source::Text(url.to_owned())]).await.map(|_| ());
+    let fetch = async |url: &str| media.prepare(&[Source::Text(url.to_owned()).into()]).await.map(|_| ());
     fetch("http://example.invalid/cat.png").await.unwrap();
     assert_eq!(proxy.received_requests().await.unwrap().len(), 1);
     for url in [

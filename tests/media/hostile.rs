@@ -228,7 +228,7 @@ async fn hostile_files_by_the_dozen() {
             .chain([file("bomb.png"), png_with(b"iCCP", &[b"p\0\0", &deflated(&vec![0; 64 << 20])[..]].concat())])
         {
             // 12 megapixels are decoded, and cost more tokens than there are.
-            let _ = media.pictures(&[Source::File(Bytes::from(file))]).await;
+            let _ = media.prepare(&[Source::File(Bytes::from(file)).into()]).await;
         }
     };
     round().await; // what is allocated once is allocated now

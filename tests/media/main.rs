@@ -8,3 +8,4 @@ mod fixtures;
 mod hostile;
 mod preparing;
 mod requests;
+mod video;

@@ -1,7 +1,7 @@
 //! What quantising costs: how far the next token's distribution moves from bf16's, on the trained miniature.
 
 use sardine::chat::{Chat, SpecialText};
-use sardine::engine::{ModelRunner, Prompt, Slot, Step};
+use sardine::engine::{ModelRunner, Prompt, Slot, Step, Visuals};
 use sardine::model::{Dtype, LoadOptions, Quantization, QwenRunner};
 use tch::{Kind, Tensor};
 
@@ -77,7 +77,7 @@ fn log_probabilities(runner: &mut QwenRunner, prompt: &Prompt) -> Tensor {
 fn prompt(question: &str) -> Prompt {
     let chat = Chat::load(&fry(), SpecialText::BecomesToken).unwrap();
     let text = format!("<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
-    chat.raw_prompt(&text, &[], None).unwrap()
+    chat.raw_prompt(&text, &Visuals::default(), None).unwrap()
 }
 
 fn longer(prompt: &Prompt, more: &[u32]) -> Prompt {

@@ -9,7 +9,7 @@ use super::parameters::{Parameters, Reply};
 use super::record::GeneratedText;
 use crate::error::Error;
 use crate::generation::{Answer, ChatRequest, Ending, Generation, Input, Service};
-use crate::media::Source;
+use crate::media::Medium;
 
 /// A question ready for the model.
 #[derive(Debug, Clone)]
@@ -38,14 +38,14 @@ pub(in crate::http) enum Given {
 }
 
 impl Question {
-    /// The question `input`, with pictures in the order of its places, and `parameters`, whose template was applied to it.
+    /// The question `input`, with pictures and videos in the order of its places, and `parameters`, whose template was applied to it.
     pub(in crate::http) fn new(
-        (input, media): (Input, Vec<Source>),
+        (input, media): (Input, Vec<Medium>),
         parameters: Parameters,
         given: Option<Given>,
     ) -> Question {
-        let Parameters { sampling, length, stop, skip_special_tokens, area, reply, .. } = parameters;
-        let media = media.into_iter().map(|picture| picture.within(area)).collect();
+        let Parameters { sampling, length, stop, skip_special_tokens, videos, reply, .. } = parameters;
+        let media = media.into_iter().map(|medium| medium.or(videos)).collect();
         let seed = sampling.do_sample.then_some(sampling.seed);
         let request = ChatRequest {
             input,

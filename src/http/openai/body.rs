@@ -45,8 +45,9 @@ where
 {
     let body = match negotiation::classify(content_type, body)? {
         Body::Json(body) => body,
-        Body::Picture(_) | Body::Form { .. } => {
-            let message = "this route takes application/json; send a picture in a message, as an `image_url` part";
+        Body::Picture(_) | Body::Video(_) | Body::Form { .. } => {
+            let message = "this route takes application/json; send a picture or a video in a message, as an `image_url` or \
+                           `video_url` part";
             return Err(Error::UnsupportedMediaType(message.to_owned()));
         }
     };

@@ -6,23 +6,23 @@ use super::request::{ChatFields, ReasoningEffort};
 use crate::error::Error;
 use crate::generation::{Conversation, Ending};
 use crate::http::json::refuse;
-use crate::http::messages::take_pictures;
-use crate::http::sizing::processor_area;
-use crate::media::Source;
+use crate::http::messages::take_media;
+use crate::http::video::processor_kwargs;
+use crate::media::Medium;
 
 /// Variables of the template that have fields of their own.
 const FIELDS_OF_THEIR_OWN: [&str; 4] = ["messages", "tools", "add_generation_prompt", "continue_final_message"];
 
-/// The conversation of a request, with its pictures in order.
-pub(super) fn conversation(fields: &mut ChatFields) -> Result<(Conversation, Vec<Source>), Error> {
+/// The conversation of a request, with its pictures and videos in order.
+pub(super) fn conversation(fields: &mut ChatFields) -> Result<(Conversation, Vec<Medium>), Error> {
     if fields.functions.is_some() {
         return Err(refuse("functions", "is OpenAI's old form of `tools`, which this server takes instead"));
     }
+    let videos = processor_kwargs(fields.mm_processor_kwargs.take())?;
     let messages = fields.messages.take().filter(|messages| !messages.is_empty());
     let messages = messages.ok_or_else(|| refuse("messages", "must be a list of at least one message"))?;
-    let area = processor_area(fields.mm_processor_kwargs.take().unwrap_or_default())?;
-    let (messages, media) = take_pictures(messages, Vec::new(), "messages")?;
-    let media = media.into_iter().map(|picture| picture.within(area)).collect();
+    let (messages, media) = take_media(messages, Vec::new(), "messages")?;
+    let media = media.into_iter().map(|medium| medium.or(videos)).collect();
     let conversation = Conversation {
         messages: with_one_system_message(messages),
         tools: tools(fields)?,

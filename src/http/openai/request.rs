@@ -86,7 +86,8 @@ pub(in crate::http) struct GenerationFields {
 /// Fields of `/v1/chat/completions` only.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
 pub(in crate::http) struct ChatFields {
-    /// Objects with `role` (system, developer, user, assistant, tool) and `content`: a text or a list of parts (text, image_url).
+    /// Objects with `role` (system, developer, user, assistant, tool) and `content`: a text or a list of parts (text, image_url,
+    /// video_url).
     #[schema(value_type = Vec<Object>, min_items = 1, required = true)]
     pub(super) messages: Option<Vec<Value>>,
     /// As `max_tokens`, whose newer name it is.
@@ -107,7 +108,8 @@ pub(in crate::http) struct ChatFields {
     /// Variables for the chat template.
     #[schema(value_type = Option<Object>)]
     pub(super) chat_template_kwargs: Option<Map<String, Value>>,
-    /// Bounds on the area of each resized picture that has none of its own: `min_pixels`, `max_pixels`.
+    /// How pictures and videos are read: `min_pixels`, `max_pixels`, and for videos `fps`, `num_frames`, `total_pixels`. A part's
+    /// own come first.
     #[schema(value_type = Option<Object>)]
     pub(super) mm_processor_kwargs: Option<Map<String, Value>>,
     /// The template's variable of this name: whether the model thinks before it answers.

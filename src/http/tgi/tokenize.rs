@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::generation::{Conversation, Service};
 use crate::http::hf::parameters;
 use crate::http::json::{kind, refuse};
-use crate::http::messages::take_pictures;
+use crate::http::messages::take_media;
 use crate::http::receiving::{admit, header, understand};
 use crate::http::{HttpSettings, body};
 
@@ -89,8 +89,8 @@ fn conversation(mut body: Map<String, Value>) -> Result<Conversation, Error> {
         Some(other) => return Err(refuse("messages", &format!("must be a list of messages, not {}", kind(&other)))),
         None => return Err(refuse("messages", "is missing: send the conversation in it")),
     };
-    // A picture's size is not known before it is fetched, so it counts as the one placeholder that the template writes.
-    let (messages, _pictures) = take_pictures(messages, Vec::new(), "messages")?;
+    // The size of a picture or a video is not known before it is fetched, so it counts as the one placeholder that the template writes.
+    let (messages, _media) = take_media(messages, Vec::new(), "messages")?;
     let template = parameters::template(body)?;
     Ok(Conversation {
         messages,

@@ -26,7 +26,7 @@ impl Sent {
     pub(super) fn object(self) -> Result<Map<String, Value>, Error> {
         let text = match negotiation::classify(self.content_type.as_deref(), self.body)? {
             Body::Json(text) => text,
-            Body::Picture(_) | Body::Form { .. } => {
+            Body::Picture(_) | Body::Video(_) | Body::Form { .. } => {
                 let message = "this route reads `application/json`; a picture stands in `inputs` as ![](address)";
                 return Err(Error::UnsupportedMediaType(message.to_owned()));
             }

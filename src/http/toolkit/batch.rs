@@ -6,7 +6,7 @@ use actix_web::web;
 use bytes::Bytes;
 
 use super::inputs::Record;
-use super::question::{self, Asking};
+use super::question::{self, Asking, UsualPrompts};
 use super::wire::{self, Call, Form};
 use super::{error, query};
 use crate::error::Error;
@@ -54,9 +54,9 @@ pub(super) async fn read(sent: Sent, service: &Service, settings: &web::Data<Htt
 
 fn batch(sent: Sent, service: &Service, settings: &HttpSettings) -> Result<Batch, Error> {
     let body = negotiation::classify(sent.content_type.as_deref(), sent.body)?;
-    let is_picture = matches!(body, Body::Picture(_));
+    let is_file = matches!(body, Body::Picture(_) | Body::Video(_));
     let Call { records, mut form, stream } = wire::read(body, query::parameters(&sent.query)?)?;
-    if is_picture && sent.user_agent.is_some_and(|agent| agent.starts_with(JAVASCRIPT_CLIENT)) {
+    if is_file && sent.user_agent.is_some_and(|agent| agent.starts_with(JAVASCRIPT_CLIENT)) {
         form = Form::Record;
     }
     let delivery = delivery(stream, sent.admitted.accepted)?;
@@ -93,7 +93,8 @@ fn asking(
             warnings.push(warning);
         }
     }
-    question::asking(record, parameters, &settings.default_image_prompt)
+    let usual = UsualPrompts { picture: &settings.default_image_prompt, video: &settings.default_video_prompt };
+    question::asking(record, parameters, usual)
 }
 
 /// Streams where the body says so; where it does not, for a client that takes nothing else.

@@ -1,4 +1,4 @@
-//! A form (multipart/form-data): files, which are pictures, and the fields of a request as texts.
+//! A form (multipart/form-data): files, which are pictures and videos, and the fields of a request as texts.
 
 use std::future::ready;
 
@@ -12,20 +12,20 @@ use tokio::runtime::Handle;
 
 use crate::error::Error;
 use crate::http::json::refuse;
-use crate::media::Source;
+use crate::media::{Medium, Source};
 
 /// Parts of one form.
 const MAX_PARTS: usize = 256;
 
 /// Names of parts that hold a file.
-const FILE_NAMES: [&str; 7] = ["image", "images", "image[]", "images[]", "file", "files", "inputs"];
+const FILE_NAMES: [&str; 9] = ["image", "images", "image[]", "images[]", "video", "videos", "file", "files", "inputs"];
 
 /// What a form holds.
 pub(super) struct Form {
     /// Texts under their names; one that reads as JSON is that.
     pub(super) fields: Map<String, Value>,
     /// In their order.
-    pub(super) files: Vec<Source>,
+    pub(super) files: Vec<Medium>,
 }
 
 /// Reads a form that has arrived whole. To be called where blocking is allowed, within a runtime.
@@ -54,7 +54,7 @@ async fn read_parts(mut multipart: Multipart) -> Result<Form, Error> {
 impl Form {
     async fn add(&mut self, mut field: Field) -> Result<(), Error> {
         let name = field.name().unwrap_or_default().to_owned();
-        let is_file = is_file(&field);
+        let (is_file, is_video) = (is_file(&field), is_video(&name, &field));
         let mut content = BytesMut::new();
         while let Some(chunk) = field.next().await {
             content.extend_from_slice(&chunk.map_err(|error| malformed(&error))?);
@@ -63,7 +63,8 @@ impl Form {
             if !FILE_NAMES.contains(&name.as_str()) {
                 return Err(refuse(&name, &format!("is no name for a file; there are {}", FILE_NAMES.join(", "))));
             }
-            self.files.push(Source::File(content.freeze()));
+            let source = Source::File(content.freeze());
+            self.files.push(if is_video { Medium::Video(source.into()) } else { Medium::Picture(source) });
             return Ok(());
         }
         let text = String::from_utf8(content.to_vec()).map_err(|_| refuse(&name, "is a text that is not UTF-8"))?;
@@ -81,6 +82,16 @@ fn is_file(field: &Field) -> bool {
         .content_type()
         .is_some_and(|kind| kind.type_() == "image" || kind.type_() == "video" || kind.subtype() == "octet-stream");
     has_file_name || is_binary
+}
+
+/// A video by the type of its part, or where that says nothing by its name.
+fn is_video(name: &str, field: &Field) -> bool {
+    let kind = field.content_type().map(|kind| kind.type_().as_str().to_owned());
+    match kind.as_deref() {
+        Some("video") => true,
+        Some("image") => false,
+        _ => name.starts_with("video"),
+    }
 }
 
 /// What a text stands for: an object, a list, a number, true, false or null; any other text is itself.

@@ -30,22 +30,23 @@ use batch::{Batch, Sent, Wanted};
 use error::Failures;
 use output::{Answered, Reply};
 use question::Asking;
-use schema::{PictureFile, PictureForm, PredictRequest};
+use schema::{PictureFile, PictureForm, PredictRequest, VideoFile};
 
 /// Answers what `inputs` asks.
 ///
-/// With `stream` the answer comes token by token, in TGI's events. Parameters of a request whose body is a picture stand in the
+/// With `stream` the answer comes token by token, in TGI's events. Parameters of a request whose body is a picture or a video stand in the
 /// query string.
 // Dropped when its client leaves, which cancels what it asked for.
 #[utoipa::path(
     post, path = "/", operation_id = "predict", tag = "Inference Toolkit",
-    request_body(description = "A question, or a picture to be described.", content(
+    request_body(description = "A question, or a picture or a video to be described.", content(
         (PredictRequest = "application/json", example = json!({
             "inputs": [{"role": "user", "content": "What is 12 + 30?"}],
             "parameters": {"max_new_tokens": 20, "do_sample": false},
         })),
         (PictureFile = "image/png"), (PictureFile = "image/jpeg"), (PictureFile = "image/webp"), (PictureFile = "image/gif"),
         (PictureFile = "image/bmp"), (PictureFile = "image/tiff"), (PictureForm = "multipart/form-data"),
+        (VideoFile = "video/mp4"), (VideoFile = "video/webm"), (VideoFile = "video/quicktime"),
     )),
     responses(
         (status = 200, description = "The answers.", content(

@@ -6,7 +6,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::http::hf::parameters::ToolkitParameters;
-use crate::http::schema::{Message, OneOrMany, Others, Picture, joined};
+use crate::http::schema::{Message, OneOrMany, Others, Picture, Video, joined};
 
 /// What may be asked, with parameters in `parameters` or beside it.
 pub(in crate::http) struct PredictRequest;
@@ -37,13 +37,19 @@ pub(in crate::http) struct PictureFile(Vec<u8>);
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what is read by hand")]
 pub(in crate::http) struct PictureForm {
-    /// Also called `images`, `file` and `files`, and several times for several pictures.
+    /// Also called `images`, `file` and `files` (or `video`), and several times for several of them.
     #[schema(value_type = String, format = Binary)]
     image: Vec<u8>,
     inputs: Option<String>,
     /// JSON.
     parameters: Option<String>,
 }
+
+/// A video as a whole body.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "describes what is read by hand")]
+pub(in crate::http) struct VideoFile(Vec<u8>);
 
 /// What to answer: in `inputs`, in `instances`, or beside them in the fields of a question.
 #[derive(ToSchema)]
@@ -116,7 +122,7 @@ impl ToSchema for QuestionObject {
     }
 }
 
-/// A text or a conversation in one of its fields, and pictures in one of theirs. Pictures stand before the text.
+/// A text or a conversation in one of its fields, and pictures and videos in one of theirs, which stand before the text.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what is read by hand")]
 struct Question {
@@ -133,6 +139,9 @@ struct Question {
     url: Option<OneOrMany<Picture>>,
     image_data: Option<OneOrMany<Picture>>,
     img_uri: Option<OneOrMany<Picture>>,
+    video: Option<Video>,
+    videos: Option<OneOrMany<Video>>,
+    video_url: Option<Video>,
 }
 
 #[derive(ToSchema)]

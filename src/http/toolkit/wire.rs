@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::http::hf::parameters;
 use crate::http::json::{kind, parse, refuse, shown};
 use crate::http::negotiation::Body;
-use crate::media::Source;
+use crate::media::{Medium, Source};
 
 /// A request as it was sent: what to answer, with the parameters of each record.
 #[derive(Debug, PartialEq)]
@@ -34,17 +34,21 @@ pub(super) enum Form {
 /// Reads a body; `query` are the parameters of the query string.
 pub(super) fn read(body: Body, query: Map<String, Value>) -> Result<Call, Error> {
     match body {
-        Body::Picture(file) => {
-            let mut record = Record::new("", Asked::PicturesOnly, vec![Source::File(file)]);
-            record.parameters = parameters::merge(Map::new(), query)?;
-            Ok(Call { records: vec![record], form: Form::Records, stream: None })
-        }
+        Body::Picture(file) => file_alone(Source::File(file).into(), query),
+        Body::Video(file) => file_alone(Medium::Video(Source::File(file).into()), query),
         Body::Json(text) => read_object(object(parse(&text)?)?, Vec::new(), query),
         Body::Form { content_type, body } => {
             let FilledForm { fields, files } = form::read(&content_type, body)?;
             read_object(fields, files, query)
         }
     }
+}
+
+/// A body that is the file itself.
+fn file_alone(medium: Medium, query: Map<String, Value>) -> Result<Call, Error> {
+    let mut record = Record::new("", Asked::Nothing, vec![medium]);
+    record.parameters = parameters::merge(Map::new(), query)?;
+    Ok(Call { records: vec![record], form: Form::Records, stream: None })
 }
 
 fn object(body: Value) -> Result<Map<String, Value>, Error> {
@@ -54,8 +58,8 @@ fn object(body: Value) -> Result<Map<String, Value>, Error> {
     }
 }
 
-/// Reads the fields of a body; `files` are pictures that came beside them.
-fn read_object(mut body: Map<String, Value>, files: Vec<Source>, query: Map<String, Value>) -> Result<Call, Error> {
+/// Reads the fields of a body; `files` are pictures and videos that came beside them.
+fn read_object(mut body: Map<String, Value>, files: Vec<Medium>, query: Map<String, Value>) -> Result<Call, Error> {
     let stream = match body.shift_remove("stream") {
         None | Some(Value::Null) => None,
         Some(Value::Bool(stream)) => Some(stream),
@@ -105,7 +109,7 @@ fn check_ignored(body: &mut Map<String, Value>) -> Result<(), Error> {
 fn read_inputs(body: &mut Map<String, Value>) -> Result<Vec<Record>, Error> {
     let inputs = body.shift_remove("inputs").filter(|inputs| !inputs.is_null());
     match inputs {
-        Some(inputs) if inputs::has_pictures(body) => read_beside_picture(inputs, body),
+        Some(inputs) if inputs::shows(body) => read_beside_picture(inputs, body),
         Some(inputs) => inputs::records(inputs, "inputs"),
         None if inputs::is_record(body) => {
             let record = inputs::record_of_object(std::mem::take(body), "")?;
@@ -120,15 +124,15 @@ fn read_inputs(body: &mut Map<String, Value>) -> Result<Vec<Record>, Error> {
 }
 
 /// What is asked about `files`: one question, or nothing where there is none.
-fn read_about_files(body: &mut Map<String, Value>, files: Vec<Source>) -> Result<Record, Error> {
+fn read_about_files(body: &mut Map<String, Value>, files: Vec<Medium>) -> Result<Record, Error> {
     let is_visual_question = body.contains_key("question");
     if !body.contains_key("inputs") && !inputs::is_record(body) {
-        return Ok(Record::new("", Asked::PicturesOnly, files));
+        return Ok(Record::new("", Asked::Nothing, files));
     }
     let mut records = read_inputs(body)?;
     match records.pop() {
         Some(mut only) if records.is_empty() => {
-            only.pictures.extend(files);
+            only.shown.extend(files);
             only.is_visual_question = is_visual_question;
             Ok(only)
         }
@@ -147,7 +151,7 @@ fn read_beside_picture(inputs: Value, body: &mut Map<String, Value>) -> Result<V
     } else if inputs.is_string() {
         object.insert("text".to_owned(), inputs);
     } else {
-        return Err(refuse("inputs", "must be a text when a picture is beside it"));
+        return Err(refuse("inputs", "must be a text when a picture or a video is beside it"));
     }
     Ok(vec![inputs::record_of_object(object, "")?])
 }

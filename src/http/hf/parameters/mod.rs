@@ -17,8 +17,8 @@ use crate::engine::Sampling;
 use crate::error::Error;
 use crate::generation::{Length, Stop};
 use crate::http::json::{kind, refuse, shown};
-use crate::http::sizing::{PROCESSOR_KWARGS, processor_area};
-use crate::media::Area;
+use crate::http::video::processor_kwargs;
+use crate::media::VideoOptions;
 pub(in crate::http) use dialect::{Dialect, TGI, TRANSFORMERS};
 pub(in crate::http) use names::merge;
 pub(in crate::http) use schema::{TgiParameters, ToolkitParameters};
@@ -36,8 +36,8 @@ pub(in crate::http) struct Parameters {
     pub(in crate::http) stop: Stop,
     pub(in crate::http) skip_special_tokens: bool,
     pub(in crate::http) template: Template,
-    /// Bounds on the area of each picture that has none of its own.
-    pub(in crate::http) area: Area,
+    /// How the videos are read that do not say it themselves, and bounds on the area of pictures that have none of their own.
+    pub(in crate::http) videos: VideoOptions,
     pub(in crate::http) reply: Reply,
     /// What was understood and has no effect, for the client to read.
     pub(in crate::http) warnings: Vec<String>,
@@ -109,8 +109,8 @@ fn take_all(values: &mut Values, reading: Reading) -> Result<Parameters, Error> 
     // Nothing is ever padded here: accepted because generation configs carry it.
     values.token_ids("pad_token_id")?;
     let template = template::resolve(values)?;
-    let area = area(values)?;
-    Ok(Parameters { sampling, length, stop, skip_special_tokens, template, area, reply, warnings })
+    let videos = videos(values)?;
+    Ok(Parameters { sampling, length, stop, skip_special_tokens, template, videos, reply, warnings })
 }
 
 /// What `fields` tell the chat template; the others are not looked at.
@@ -129,12 +129,13 @@ fn defaults<'a>(reading: Reading<'a>) -> Cow<'a, GenerationDefaults> {
 }
 
 /// Transformers' pipeline hands these to the processor; vLLM's clients have an object for them.
-fn area(values: &mut Values) -> Result<Area, Error> {
-    let own = Area {
+fn videos(values: &mut Values) -> Result<VideoOptions, Error> {
+    let own = VideoOptions {
         min_pixels: values.count("min_pixels", "above 0", |n| n > 0)?,
         max_pixels: values.count("max_pixels", "above 0", |n| n > 0)?,
+        ..VideoOptions::default()
     };
-    Ok(own.or(processor_area(values.object(PROCESSOR_KWARGS)?.unwrap_or_default())?))
+    Ok(own.or(processor_kwargs(values.object("mm_processor_kwargs")?)?))
 }
 
 fn stop(values: &mut Values, dialect: &Dialect, defaults: &GenerationDefaults) -> Result<Stop, Error> {

@@ -146,12 +146,13 @@ struct Shared {
     /// Variables for the chat template.
     #[schema(value_type = Option<Object>)]
     chat_template_kwargs: Option<serde_json::Value>,
-    /// Bounds on the area of each resized picture that has none of its own, in pixels.
+    /// Bounds on the area of each resized picture or frame that has none of its own, in pixels.
     #[schema(minimum = 1)]
     min_pixels: Option<u64>,
     #[schema(minimum = 1)]
     max_pixels: Option<u64>,
-    /// An object with these two bounds.
+    /// How pictures and videos are read: `min_pixels`, `max_pixels`, and for videos `fps`, `num_frames`, `total_pixels`. A part's
+    /// own come first.
     #[schema(value_type = Option<Object>)]
     mm_processor_kwargs: Option<serde_json::Value>,
     /// The template's variable of this name: whether the model thinks before it answers.
