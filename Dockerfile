@@ -42,7 +42,9 @@ COPY deploy/container/sbom.py ./
 RUN python3 sbom.py metadata.json .libtorch >/sbom.cdx.json
 
 FROM debian:bookworm-slim AS runtime-cpu
-RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libstdc++6 \
+# `--build-arg EXTRA_PACKAGES=ffmpeg` for files of videos; it is larger than all the rest of the CPU's image.
+ARG EXTRA_PACKAGES=
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libstdc++6 ${EXTRA_PACKAGES} \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
  && useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin sardine \
  && install -d -o sardine -g sardine /data
