@@ -29,7 +29,7 @@ async fn requests_start_on_the_least_loaded_replica() {
 
 #[tokio::test]
 async fn all_replicas_are_filled_before_anybody_waits_and_whoever_is_free_goes_on() {
-    let bench = Bench::replicas(2, EngineLimits { max_batch_size: 1, ..limits() }).await;
+    let bench = Bench::replicas(2, EngineLimits { max_batch_size: 1, max_queue: 8, ..limits() }).await;
     let streams: Vec<_> = (0..5).map(|number| bench.submit(&[number], 2)).collect();
     bench.wait_until("two run", |bench| bench.engine.num_running_each() == [1, 1]).await;
     assert_eq!(bench.engine.queue_len(), 3);
