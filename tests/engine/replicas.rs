@@ -87,13 +87,14 @@ async fn where_the_memory_is_short_the_step_fails_and_fewer_run_from_then_on() {
     }
     bench.wait_until("it says so", |bench| bench.engine.num_slots() == 2).await;
 
-    let mut next: Vec<_> = (10..15).map(|number| bench.submit(&[number], 3)).collect();
+    let mut next: Vec<_> = (10..15).map(|number| bench.submit(&[number], 30)).collect();
+    bench.allow(1); // for a step that began before the second came
     for stream in &mut next[..2] {
         assert_eq!(stream.recv().await, Some(Event::Started));
     }
     assert_eq!((bench.engine.num_running(), bench.engine.queue_len()), (2, 3));
-    bench.allow(20);
+    bench.allow(5 * 30);
     for (number, stream) in (10..15).zip(next) {
-        assert_eq!(collect(stream).await, ((number + 1..number + 4).collect(), Ok(Ended::Length)));
+        assert_eq!(collect(stream).await, ((number + 1..number + 31).collect(), Ok(Ended::Length)));
     }
 }
