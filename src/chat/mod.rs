@@ -87,36 +87,40 @@ impl Chat {
         truncate: Option<usize>,
     ) -> Result<ChatPrompt, Error> {
         let (text, marker) = self.render_marked(conversation)?;
-        let text = self.with_frames(text, &visuals.clips)?;
+        let pieces = self.tokenizer.split(&text);
+        let with_frames = self.with_frames(&pieces, &visuals.clips)?;
+        let pieces = with_frames.as_deref().map_or(pieces, |text| self.tokenizer.split(text));
         let mut assembly = Assembly::new(&self.tokenizer, self.placeholders, visuals);
-        for piece in self.tokenizer.split(&text) {
+        for piece in pieces {
             match (piece, marker) {
                 (Piece::Text(text), Some(marker)) => assembly.push(Piece::Text(&marker.unmark(text)))?,
                 _ => assembly.push(piece)?,
             }
         }
         let prompt = assembly.finish(truncate)?;
-        Ok(ChatPrompt { prompt, opens_thinking: opens_thinking(&text) })
+        Ok(ChatPrompt { prompt, opens_thinking: opens_thinking(with_frames.as_deref().unwrap_or(&text)) })
     }
 
     /// The prompt of a text as it is, special tokens included, cut to its last `truncate` tokens.
     pub fn raw_prompt(&self, text: &str, visuals: &Visuals, truncate: Option<usize>) -> Result<Prompt, Error> {
-        let text = self.with_frames(text.to_owned(), &visuals.clips)?;
+        let pieces = self.tokenizer.split(text);
+        let with_frames = self.with_frames(&pieces, &visuals.clips)?;
+        let pieces = with_frames.as_deref().map_or(pieces, |text| self.tokenizer.split(text));
         let mut assembly = Assembly::new(&self.tokenizer, self.placeholders, visuals);
-        for piece in self.tokenizer.split(&text) {
+        for piece in pieces {
             assembly.push(piece)?;
         }
         assembly.finish(truncate)
     }
 
-    /// `text` with the times and places of the frames of `clips` in the places of videos. What results is tokenised as a whole.
-    fn with_frames(&self, text: String, clips: &[Clip]) -> Result<String, Error> {
-        let pieces = self.tokenizer.split(&text);
+    /// The text of `pieces` with the times and places of the frames of `clips` in the places of videos, to be tokenised as a
+    /// whole. `None` where there are neither.
+    fn with_frames(&self, pieces: &[Piece], clips: &[Clip]) -> Result<Option<String>, Error> {
         let is_place = |piece: &Piece| matches!(piece, Piece::Special(id) if Some(*id) == self.placeholders.video);
         if clips.is_empty() && !pieces.iter().any(is_place) {
-            return Ok(text);
+            return Ok(None);
         }
-        videos::expand(&pieces, &self.tokenizer, self.placeholders, clips, self.video_places)
+        videos::expand(pieces, &self.tokenizer, self.placeholders, clips, self.video_places).map(Some)
     }
 
     /// The prompt of token ids as they are, cut to the last `truncate`. Errors at an id without a token, and at a
