@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::MediaLimits;
+use crate::error::Error;
 
 /// What a file is meant to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,15 @@ impl Kind {
             Kind::Video => "--max-video-bytes, SARDINE_MAX_VIDEO_BYTES",
         };
         format!("the {}'s file is larger than the {max_bytes} bytes that this server reads ({flag})", self.noun())
+    }
+
+    /// The error of one of `size`, (width, height), where at most `max_pixels` are decoded.
+    pub(super) fn too_many_pixels(self, (width, height): (u64, u64), max_pixels: u64) -> Error {
+        Error::invalid(format!(
+            "the {} has {width}x{height} pixels, more than the {max_pixels} that this server decodes \
+             (--max-image-pixels, SARDINE_MAX_IMAGE_PIXELS); send a smaller one",
+            self.noun()
+        ))
     }
 
     /// The longest download.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::decode::Bounds;
-
+use super::size::MAX_RATIO;
 use crate::error::Error;
 
 /// The limits that protect the process from pictures and videos, each named as its flag and environment variable are.
@@ -90,7 +90,7 @@ impl Default for MediaLimits {
             max_image_pixels: 64 << 20,
             max_resized_pixels: None,
             // The model reads no picture beyond this.
-            max_aspect_ratio: 200.0,
+            max_aspect_ratio: MAX_RATIO,
             max_images: 32,
             // What one picture of the checkpoint's full size costs: 400 MB of patches.
             max_image_tokens: 16_384,

@@ -2,11 +2,14 @@
 
 use crate::error::Error;
 
+/// The longer side of what the model reads, as a multiple of the shorter one: Transformers' bound for pictures and videos.
+pub const MAX_RATIO: f64 = 200.0;
+
 /// Height and width, both multiples of `factor`, closest to the picture's own and with an area from `min_pixels` to
 /// `max_pixels`.
 ///
 /// Transformers' `smart_resize` (models/qwen2_vl/image_processing_qwen2_vl.py): f64 throughout, and Python's `round`,
-/// which takes halves to the even side. Errors where one side is more than 200 times the other.
+/// which takes halves to the even side. Errors where one side is more than [`MAX_RATIO`] times the other.
 pub fn smart_resize(
     height: usize,
     width: usize,
@@ -14,11 +17,10 @@ pub fn smart_resize(
     min_pixels: usize,
     max_pixels: usize,
 ) -> Result<(usize, usize), Error> {
-    const MAX_RATIO: f64 = 200.0;
     let (h, w, f) = (height as f64, width as f64, factor as f64);
     if h.max(w) / h.min(w) > MAX_RATIO {
         return Err(Error::invalid(format!(
-            "the picture has {width}x{height} pixels: one side is more than 200 times the other, \
+            "the picture has {width}x{height} pixels: one side is more than {MAX_RATIO} times the other, \
              which the model cannot read"
         )));
     }

@@ -9,6 +9,7 @@ use super::boolean;
 use super::units::bytes;
 use crate::engine::MemoryPlan;
 use crate::media::MediaLimits;
+use crate::media::size::MAX_RATIO;
 
 /// What protects the server from pictures and videos.
 #[derive(Debug, Clone, Args)]
@@ -121,8 +122,8 @@ impl MediaFlags {
 fn ratio(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
-        .filter(|ratio| (1.0..=200.0).contains(ratio))
-        .ok_or_else(|| "expected a number from 1 to 200".to_owned())
+        .filter(|ratio| (1.0..=MAX_RATIO).contains(ratio))
+        .ok_or_else(|| format!("expected a number from 1 to {MAX_RATIO}"))
 }
 
 /// The file that `program` names: itself where it is a path, else the first of that name in the folders of PATH.

@@ -15,7 +15,7 @@ use self::gif::Gif;
 use self::jpeg::Jpeg;
 use self::tiff::{Kind, Tiff};
 use self::timed::Timed;
-use super::{Rgb, format};
+use super::{Rgb, format, kind};
 use crate::error::Error;
 
 /// What a picture may cost before it is resized.
@@ -179,11 +179,9 @@ fn check_size((width, height): (u32, u32), bounds: Bounds) -> Result<(), Error> 
     if width == 0 || height == 0 {
         return Err(Error::invalid(format!("the picture has {width}x{height} pixels, so there is nothing to see")));
     }
-    if u64::from(width) * u64::from(height) > max_pixels {
-        return Err(Error::invalid(format!(
-            "the picture has {width}x{height} pixels, more than the {max_pixels} that this server decodes \
-             (--max-image-pixels, SARDINE_MAX_IMAGE_PIXELS); send a smaller one"
-        )));
+    let (columns, rows) = (u64::from(width), u64::from(height));
+    if columns * rows > max_pixels {
+        return Err(kind::Kind::Picture.too_many_pixels((columns, rows), max_pixels));
     }
     if f64::from(width.max(height)) / f64::from(width.min(height)) > max_ratio {
         return Err(Error::invalid(format!(

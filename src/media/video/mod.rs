@@ -13,7 +13,6 @@ pub mod processor;
 pub mod sampling;
 pub mod size;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -145,7 +144,7 @@ impl Videos {
 
 fn find_ffmpeg(limits: &MediaLimits) -> Result<(Ffmpeg, String), String> {
     let program = limits.ffmpeg.as_deref().ok_or("no ffmpeg was found")?;
-    Ffmpeg::find(Path::new(program), limits.max_image_pixels, limits.video_timeout)
+    Ffmpeg::find(program, limits.max_image_pixels, limits.video_timeout)
 }
 
 impl Media {

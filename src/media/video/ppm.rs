@@ -4,15 +4,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::error::Error;
 use crate::media::Rgb;
+use crate::media::kind::Kind;
 
 /// The next frame; `None` at the end, also where it comes inside a frame. Errors where a frame is larger than `max_pixels`.
 pub(super) async fn read(input: &mut (impl AsyncRead + Unpin), max_pixels: u64) -> Result<Option<Rgb>, Error> {
     let Some((width, height)) = header(input).await else { return Ok(None) };
     if width as u64 * height as u64 > max_pixels {
-        return Err(Error::invalid(format!(
-            "the video has {width}x{height} pixels, more than the {max_pixels} that this server decodes \
-             (--max-image-pixels, SARDINE_MAX_IMAGE_PIXELS); send a smaller one"
-        )));
+        return Err(Kind::Video.too_many_pixels((width as u64, height as u64), max_pixels));
     }
     let mut pixels = vec![0; width * height * 3];
     Ok(input.read_exact(&mut pixels).await.is_ok().then_some(Rgb { height, width, pixels }))

@@ -1,6 +1,7 @@
 //! The size that a video's frames are resized to.
 
 use crate::error::Error;
+use crate::media::size::MAX_RATIO;
 
 /// Bounds on the area of a whole clip, in pixels: those of a frame times the number of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +13,7 @@ pub struct ClipArea {
 /// Height and width, both multiples of `factor`, for each of `num_frames` frames, so that the clip has an area within `area`.
 ///
 /// Transformers' `smart_resize` (models/qwen3_vl/video_processing_qwen3_vl.py): f64 throughout, and Python's `round`, which
-/// takes halves to the even side. Errors where one side is more than 200 times the other, and where there are fewer frames
+/// takes halves to the even side. Errors where one side is more than [`MAX_RATIO`] times the other, and where there are fewer frames
 /// than `temporal_factor`.
 pub fn smart_resize(
     num_frames: usize,
@@ -21,7 +22,6 @@ pub fn smart_resize(
     factor: usize,
     area: ClipArea,
 ) -> Result<(usize, usize), Error> {
-    const MAX_RATIO: f64 = 200.0;
     if num_frames < temporal_factor {
         return Err(Error::invalid(format!(
             "the video has {num_frames} frame, and the model reads videos of at least {temporal_factor}; \
@@ -32,7 +32,7 @@ pub fn smart_resize(
     let (t, f) = (num_frames as f64, factor as f64);
     if h.max(w) / h.min(w) > MAX_RATIO {
         return Err(Error::invalid(format!(
-            "the video has {width}x{height} pixels: one side is more than 200 times the other, which the model cannot read"
+            "the video has {width}x{height} pixels: one side is more than {MAX_RATIO} times the other, which the model cannot read"
         )));
     }
     let rounded = |side: f64| (side / f).round_ties_even() as usize * factor;
