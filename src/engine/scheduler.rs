@@ -21,8 +21,9 @@ pub(super) fn choose(promised: usize, prefix: u64, rooms: &[Room]) -> Option<usi
     let has_room = |room: &Room| room.num_slots > 0 && room.num_kv_tokens >= promised;
     let most_slots = rooms.iter().filter(|room| has_room(room)).map(|room| room.num_slots).max()?;
     let is_least_loaded = |index: &usize| has_room(&rooms[*index]) && rooms[*index].num_slots == most_slots;
-    let least_loaded: Vec<usize> = (0..rooms.len()).filter(is_least_loaded).collect();
-    Some(least_loaded[(prefix % least_loaded.len() as u64) as usize])
+    let mut least_loaded = (0..rooms.len()).filter(is_least_loaded);
+    let num_least_loaded = least_loaded.clone().count() as u64;
+    least_loaded.nth((prefix % num_least_loaded) as usize)
 }
 
 /// What a running sequence would do in the next step.
