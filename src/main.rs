@@ -1,7 +1,6 @@
 //! The command line: serve, generate, bench, plan.
 
 use std::io::Write;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use sardine::engine::Sampling;
@@ -14,7 +13,7 @@ use sardine::telemetry::Traces;
 use sardine::{bench, http, start, telemetry};
 use serde_json::json;
 
-fn main() -> ExitCode {
+fn main() {
     share_arenas();
     let outcome = match Cli::read().command {
         Command::Serve(settings) => run(serve(*settings)),
@@ -22,13 +21,18 @@ fn main() -> ExitCode {
         Command::Bench(settings) => run(bench(*settings)),
         Command::Plan(settings) => run(plan(*settings)),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            eprintln!("sardine: {reason}");
-            ExitCode::FAILURE
-        }
+    if let Err(reason) = &outcome {
+        eprintln!("sardine: {reason}");
     }
+    leave(i32::from(outcome.is_err()))
+}
+
+/// Ends the process, but runs no destructors of libtorch's: a thread of the engine may be in the middle of a step (after a
+/// second signal), and would crash once what it works with is gone.
+fn leave(code: i32) -> ! {
+    let _ = std::io::stdout().flush();
+    // Safety: it does nothing but end the process.
+    unsafe { libc::_exit(code) }
 }
 
 fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> {
