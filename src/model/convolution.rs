@@ -1,51 +1,42 @@
 //! The causal convolution before the delta rule, and its SiLU: each channel with its own last few values.
 
-use rayon::prelude::*;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use super::cpu::is_worth_widening;
-use super::elementwise::by_rows;
 use super::kernels;
 use super::weights::At;
 
 pub(super) struct CausalConvolution {
-    weight: Tensor, // [channels, 1, kernel]; fp32 where products are widened
+    weight: Tensor, // [channels, 1, kernel]
     taps: Tensor,   // the same as [kernel, channels], fp32
     kind: Kind,
 }
 
 impl CausalConvolution {
-    /// libtorch's bf16 fallback takes 28 ms for one token of 8192 channels where fp32 takes 0.24 (one thread, AVX2).
     pub fn load(at: &At) -> CausalConvolution {
         let weight = at.tensor("weight");
         let kind = weight.kind();
         let taps = weight.squeeze_dim(1).tr().to_kind(Kind::Float).contiguous();
-        let weight = if is_worth_widening(&weight) { weight.to_kind(Kind::Float) } else { weight };
         CausalConvolution { weight, taps, kind }
     }
 
     /// The next tokens of one sequence, [tokens, channels], of the same shape. `past` [kernel - 1, channels] holds the rows
     /// before the first token, and afterwards those before the next.
     pub fn forward(&self, x: &Tensor, past: &mut Tensor) -> Tensor {
-        let tokens = x.size()[0];
+        kernels::convolve(&x.contiguous(), past, &self.taps).unwrap_or_else(|| self.forward_by_libtorch(x, past))
+    }
+
+    fn forward_by_libtorch(&self, x: &Tensor, past: &mut Tensor) -> Tensor {
+        let (tokens, channels) = x.size2().expect("Invariant: activations are [tokens, channels]");
         let window = Tensor::cat(&[past.tr(), x.tr()], 1); // [channels, kernel - 1 + tokens]
         past.copy_(&window.narrow(1, tokens, past.size()[0]).tr());
-        // Channels know nothing of each other: on a CPU each thread takes some.
-        let threads = if x.device() == Device::Cpu { rayon::current_num_threads() as i64 } else { 1 };
-        let parts: Vec<_> = window.chunk(threads, 0).into_iter().zip(self.weight.chunk(threads, 0)).collect();
-        let kind = self.kind;
-        let convolved = parts.into_par_iter().map(|(window, weight)| {
-            let window = window.unsqueeze(0).to_kind(weight.kind());
-            let convolved = window.conv1d(&weight, None::<&Tensor>, 1, 0, 1, weight.size()[0]).to_kind(kind);
-            convolved.squeeze_dim(0).tr() // [tokens, the part's channels]
-        });
-        by_rows([&Tensor::cat(&convolved.collect::<Vec<_>>(), 1)], |[x]| x.silu())
+        let convolved = window.unsqueeze(0).conv1d(&self.weight, None::<&Tensor>, 1, 0, 1, channels);
+        convolved.squeeze_dim(0).tr().silu() // [tokens, channels]
     }
 
     /// The next token of each of some sequences, [sequences, channels], of the same shape; `past` [sequences, kernel - 1,
     /// channels]. What a sequence gets does not depend on the others.
     pub fn forward_each(&self, x: &Tensor, past: &mut Tensor) -> Tensor {
-        if let Some(convolved) = kernels::convolve_step(&x.contiguous(), past, &self.taps) {
+        if let Some(convolved) = kernels::convolve(&x.contiguous(), past, &self.taps) {
             return convolved;
         }
         let window = Tensor::cat(&[&*past, &x.unsqueeze(1)], 1); // [sequences, kernel, channels]
@@ -61,7 +52,7 @@ mod tests {
     use super::CausalConvolution;
 
     #[test]
-    fn sequences_together_get_the_bits_that_they_get_alone_and_the_numbers_of_the_long_form() {
+    fn sequences_together_get_the_bits_that_they_get_alone_and_the_numbers_of_libtorchs() {
         const MOST: i64 = 8;
         for channels in [160, 256, 8192] {
             let random = |shape: &[i64]| Tensor::rand(shape, (Kind::Float, Device::Cpu)) - 0.5;
@@ -82,10 +73,17 @@ mod tests {
                 }
             }
             let mut past_long = past.get(0).copy();
-            let long = conv1d.forward(&x.narrow(0, 0, 1), &mut past_long);
-            let (short, past_short) = each(0, 1);
-            assert!((long - short).abs().max().double_value(&[]) < 1e-6);
-            assert!(past_short.get(0).equal(&past_long));
+            let long = conv1d.forward(&x, &mut past_long);
+            let mut past_by_libtorch = past.get(0).copy();
+            let by_libtorch = conv1d.forward_by_libtorch(&x, &mut past_by_libtorch);
+            assert!((&long - by_libtorch).abs().max().double_value(&[]) < 1e-6);
+            assert!(past_long.equal(&past_by_libtorch));
+            let mut past = past.narrow(0, 0, 1).copy();
+            for token in 0..MOST {
+                let short = conv1d.forward_each(&x.narrow(0, token, 1), &mut past);
+                assert!(short.equal(&long.narrow(0, token, 1)), "token {token} of {channels} channels");
+            }
+            assert!(past.get(0).equal(&past_long));
         }
     }
 }

@@ -1,17 +1,32 @@
 //! What this machine's CPU is good at.
 
-use tch::{Device, Kind, Tensor};
-
-/// Whether products with `x` go faster in fp32: `x` is bf16, on a CPU whose bf16 products libtorch falls back on a plain loop
-/// for. Widening changes nothing but the order of additions: they are fp32 either way, and rounded once.
-pub(super) fn is_worth_widening(x: &Tensor) -> bool {
-    x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && !multiplies_bf16()
-}
+use tch::Kind;
 
 /// Whether it has the vectors and the fused multiplication that our kernels are written for.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn has_avx2_and_fma() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Whether it multiplies pairs of bf16 in registers of 512 bits.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_avx512_bf16() -> bool {
+    is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw") && has_avx2_and_fma()
+}
+
+/// Whether libtorch's products of many rows go faster than ours: in bf16 where the CPU multiplies whole tiles (AMX), or has
+/// AVX-512 without products of bf16, which libtorch widens for and we do not.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn libtorch_multiplies_best(kind: Kind) -> bool {
+    kind == Kind::BFloat16 && multiplies_bf16() && (has_amx_bf16() || !has_avx512_bf16())
+}
+
+/// The standard library's macro does not know AMX yet.
+#[cfg(target_arch = "x86_64")]
+fn has_amx_bf16() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    const AMX_BF16: u32 = 1 << 22;
+    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & AMX_BF16 != 0
 }
 
 /// What oneDNN asks for before it takes a bf16 product.

@@ -21,7 +21,8 @@ const CHUNKS_AT_ONCE: i64 = 4;
 /// of them. Returns [tokens, heads, value_dim], as all forms do rounded to the type of what they read.
 pub fn gated_delta_rule(inputs: &DeltaInputs, state: &mut Tensor) -> Tensor {
     if inputs.num_tokens() > FEW_TOKENS {
-        return chunked(inputs, state);
+        let chunks = kernels::delta_chunks(&inputs.mixed, &inputs.beta, &inputs.decay, state);
+        return chunks.unwrap_or_else(|| chunked(inputs, state));
     }
     let mut states = state.unsqueeze(0);
     let outputs = (0..inputs.num_tokens()).map(|token| one_each(&inputs.narrow(token, 1), &mut states));

@@ -5,6 +5,10 @@ use std::time::Instant;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
+use super::cpu::multiplies_bf16;
+use super::kernels;
+use super::weight::Weight;
+
 /// Bytes that are read: far more than any cache holds.
 const BUFFER_BYTES: usize = 512 << 20;
 
@@ -45,20 +49,23 @@ fn read(words: &[u64]) -> u64 {
     sums.into_iter().fold(0, |sum, lane| sum ^ lane)
 }
 
-/// 512 rows with a weight of 2560 x 9216, the largest of the 4B: libtorch's product, each thread with a part of the outputs.
+/// 512 rows with a weight of 2560 x 9216, the largest of the 4B, by libtorch, each thread with a part of the outputs, or by our
+/// own kernels: the faster of both.
 fn gemm(kind: Kind) -> f64 {
-    // A CPU without instructions for bf16 would take seconds here, to no end.
-    let rows = if kind == Kind::BFloat16 { 32 } else { 512 };
+    // A CPU without instructions for bf16 would take seconds for libtorch's form, to no end.
+    let rows = if kind == Kind::BFloat16 && !multiplies_bf16() { 32 } else { 512 };
     let threads = rayon::current_num_threads() as i64;
-    let part = |_| {
-        let ones = |shape: [i64; 2]| Tensor::ones(shape, (kind, Device::Cpu));
-        (ones([rows, 2560]), ones([9216 / threads, 2560]))
-    };
-    let mut parts: Vec<(Tensor, Tensor)> = (0..threads).map(part).collect();
-    best_of(3, || {
+    let ones = |shape: [i64; 2]| Tensor::ones(shape, (kind, Device::Cpu));
+    let outputs = 9216 / threads * threads;
+    let flops = 2.0 * rows as f64 * 2560.0 * outputs as f64;
+    let mut parts: Vec<_> = (0..threads).map(|_| (ones([rows, 2560]), ones([outputs / threads, 2560]))).collect();
+    let by_libtorch = best_of(3, || {
         parts.par_iter_mut().for_each(|(x, weight)| drop(x.linear(weight, None::<&Tensor>)));
-        2.0 * rows as f64 * 2560.0 * (9216 / threads * threads) as f64
-    })
+        flops
+    });
+    let (x, weight) = (ones([rows, 2560]), Weight::Plain(ones([outputs, 2560])));
+    let by_ours = best_of(3, || kernels::linear(&x, [(&weight, None)]).map_or(0.0, |_| flops));
+    by_libtorch.max(by_ours)
 }
 
 /// The highest amount of work a second among `runs`.

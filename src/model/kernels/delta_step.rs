@@ -105,6 +105,14 @@ impl<T: Element> Loop for Head<'_, T> {
 /// `x / |x| * length` in fp32, with Transformers' epsilon inside the root.
 #[inline(always)]
 fn of_length<T: Element>(length: f32, x: &[T]) -> Vec<f32> {
+    let mut scaled = vec![0.0; x.len()];
+    put_of_length(length, x, &mut scaled);
+    scaled
+}
+
+/// [`of_length`] into `scaled`, which is as long.
+#[inline(always)]
+pub(super) fn put_of_length<T: Element>(length: f32, x: &[T], scaled: &mut [f32]) {
     let inverse = 1.0 / (sum_of_squares(x) + 1e-6).sqrt();
-    x.iter().map(|x| x.widen() * inverse * length).collect()
+    scaled.iter_mut().zip(x).for_each(|(scaled, x)| *scaled = x.widen() * inverse * length);
 }

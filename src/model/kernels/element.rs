@@ -18,12 +18,25 @@ pub(super) const LANES: usize = STEP / 2;
 #[repr(align(64))]
 pub(super) struct Line(pub [f32; STEP]);
 
+impl Line {
+    /// The numbers of neighbouring lines.
+    pub fn numbers(lines: &[Line]) -> &[f32] {
+        // Safety: a line is its numbers and nothing else.
+        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * STEP) }
+    }
+}
+
 /// A number as weights and activations are stored.
 pub(super) trait Element: Number {
     /// Which of sixteen numbers in memory each lane of [`Element::load`] gets: splitting pairs is cheaper than keeping order.
     const ORDER: [usize; STEP];
 
     fn widen(self) -> f32;
+
+    /// The same numbers where they are bf16: a kernel may be for these alone.
+    fn as_bf16(_numbers: &[Self]) -> Option<&[Bf16]> {
+        None
+    }
 
     /// The nearest, ties to even.
     fn round(wide: f32) -> Self;
@@ -51,6 +64,10 @@ impl Element for Bf16 {
     #[inline]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.0) << 16)
+    }
+
+    fn as_bf16(numbers: &[Bf16]) -> Option<&[Bf16]> {
+        Some(numbers)
     }
 
     #[inline]
@@ -93,6 +110,15 @@ impl Element for f32 {
         // Safety: the caller's.
         unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] }
     }
+}
+
+/// A register's 32 bits a lane as pairs of bf16, which they are.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn as_pairs(register: __m512i) -> __m512bh {
+    // Safety: both are 512 bits, any of which are numbers.
+    unsafe { std::mem::transmute(register) }
 }
 
 #[cfg(test)]

@@ -107,9 +107,12 @@ unsafe fn tile<W: Element, const ROWS: usize, const OUTPUTS: usize>(
     debug_assert!(lines.len() >= ROWS * stride && weight.len() >= OUTPUTS * inputs);
     let mut sums = [[_mm256_setzero_ps(); ROWS]; OUTPUTS];
     let steps = inputs / STEP;
-    let prefetch = Prefetch::new::<W>(inputs, OUTPUTS, row > 0 && row + ROWS == x.rows);
+    let prefetch = {
+        let is_last_of_many = row > 0 && row + ROWS == x.rows;
+        Prefetch::new(512, inputs * size_of::<W>(), STEP * size_of::<W>(), OUTPUTS, is_last_of_many)
+    };
     for step in 0..steps {
-        let ahead = if step < prefetch.turn { prefetch.before } else { prefetch.after };
+        let ahead = prefetch.ahead(step);
         let mut weights = [[_mm256_setzero_ps(); 2]; OUTPUTS];
         for (o, weights) in weights.iter_mut().enumerate() {
             // Safety: all sixteen are within the output's row; what is prefetched need not exist.
@@ -145,7 +148,7 @@ unsafe fn tile<W: Element, const ROWS: usize, const OUTPUTS: usize>(
 /// Weights come from memory for the first rows: towards the end of an output's weights those of the next tile's output are
 /// fetched. They come from the cache for the other rows, the last of whom fetch all of the next tile's.
 #[cfg(target_arch = "x86_64")]
-struct Prefetch {
+pub(super) struct Prefetch {
     before: usize,
     /// The step from which on `after` counts.
     turn: usize,
@@ -154,15 +157,20 @@ struct Prefetch {
 
 #[cfg(target_arch = "x86_64")]
 impl Prefetch {
-    const BYTES: usize = 512;
-
-    fn new<W>(inputs: usize, outputs: usize, is_last_of_many: bool) -> Prefetch {
-        let (steps, bytes) = (inputs / STEP, inputs * size_of::<W>());
+    /// So many bytes `ahead`, for `outputs` of `bytes` each, of which a step reads `step_bytes`.
+    pub fn new(ahead: usize, bytes: usize, step_bytes: usize, outputs: usize, is_last_of_many: bool) -> Prefetch {
+        let steps = bytes / step_bytes;
         if is_last_of_many {
             return Prefetch { before: outputs * bytes, turn: steps, after: 0 };
         }
-        let turn = steps.saturating_sub(Prefetch::BYTES / (STEP * size_of::<W>()));
-        Prefetch { before: Prefetch::BYTES, turn, after: Prefetch::BYTES + (outputs - 1) * bytes }
+        let turn = steps.saturating_sub(ahead / step_bytes);
+        Prefetch { before: ahead, turn, after: ahead + (outputs - 1) * bytes }
+    }
+
+    /// What that step fetches.
+    #[inline(always)]
+    pub fn ahead(&self, step: usize) -> usize {
+        if step < self.turn { self.before } else { self.after }
     }
 }
 
@@ -195,7 +203,7 @@ fn tail<W: Element>(line: &Line, weights: &[W]) -> f32 {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn tree_avx2(lanes: __m256) -> f32 {
+pub(super) fn tree_avx2(lanes: __m256) -> f32 {
     let fours = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1)); // a + e, b + f, c + g, d + h
     let pairs = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
     _mm_cvtss_f32(_mm_add_ss(pairs, _mm_movehdup_ps(pairs)))
@@ -209,58 +217,87 @@ pub(super) fn tree([a, b, c, d, e, f, g, h]: [f32; LANES]) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::cpu::has_avx512_bf16;
     use super::super::element::{Bf16, Element};
+    use super::super::few_rows_bf16;
     use super::super::testing::numbers;
     use super::{Activations, multiply, multiply_portable};
 
-    /// [rows, outputs]
-    fn products<W: Element>(x: &[f32], weight: &[W], inputs: usize, is_portable: bool) -> Vec<f32> {
-        let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
-        let activations = Activations::new::<W, f32>(x, inputs);
-        let mut products = vec![f32::NAN; rows * outputs];
-        let mut put = |row: usize, output: usize, sum: f32| products[row * outputs + output] = sum;
-        match is_portable {
-            true => multiply_portable(&activations, weight, &mut put),
-            false => multiply(&activations, weight, &mut put),
+    /// A form of the product: rows, weights, inputs and where each sum is put.
+    type Form<T> = fn(&[T], &[T], usize, &mut dyn FnMut(usize, usize, f32));
+
+    fn portable<T: Element>(x: &[T], weight: &[T], inputs: usize, mut put: &mut dyn FnMut(usize, usize, f32)) {
+        multiply_portable(&Activations::new::<T, T>(x, inputs), weight, &mut put);
+    }
+
+    fn widened<T: Element>(x: &[T], weight: &[T], inputs: usize, mut put: &mut dyn FnMut(usize, usize, f32)) {
+        multiply(&Activations::new::<T, T>(x, inputs), weight, &mut put);
+    }
+
+    fn pairs(x: &[Bf16], weight: &[Bf16], inputs: usize, mut put: &mut dyn FnMut(usize, usize, f32)) {
+        // Safety: the tests ask the CPU.
+        unsafe { few_rows_bf16::multiply(x, weight, inputs, &mut put) };
+    }
+
+    fn forms_of_bf16() -> Vec<Form<Bf16>> {
+        let mut forms: Vec<Form<Bf16>> = vec![portable, widened];
+        if has_avx512_bf16() {
+            forms.push(pairs);
         }
+        forms
+    }
+
+    const FORMS_OF_FP32: [Form<f32>; 2] = [portable, widened];
+
+    /// [rows, outputs]
+    fn products<T: Element>(x: &[T], weight: &[T], inputs: usize, form: Form<T>) -> Vec<f32> {
+        let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
+        let mut products = vec![f32::NAN; rows * outputs];
+        form(x, weight, inputs, &mut |row, output, sum| products[row * outputs + output] = sum);
         products
     }
 
-    fn gives_the_products_in_double_precision<W: Element>(convert: impl Fn(f32) -> W) {
+    fn random<T: Element>(len: usize, seed: u32) -> Vec<T> {
+        numbers(len, seed).into_iter().map(T::round).collect()
+    }
+
+    fn gives_the_products_in_double_precision<T: Element>(form: Form<T>) {
         for (rows, inputs, outputs) in [(1, 8, 1), (1, 64, 7), (3, 100, 5), (6, 64, 6), (7, 48, 4), (16, 333, 3)] {
-            let x = numbers(rows * inputs, 1);
-            let weight: Vec<W> = numbers(outputs * inputs, 2).into_iter().map(&convert).collect();
+            let (x, weight) = (random::<T>(rows * inputs, 1), random::<T>(outputs * inputs, 2));
             let exact = |row: usize, output: usize| -> f64 {
                 (0..inputs)
-                    .map(|k| f64::from(x[row * inputs + k]) * f64::from(weight[output * inputs + k].widen()))
+                    .map(|k| f64::from(x[row * inputs + k].widen()) * f64::from(weight[output * inputs + k].widen()))
                     .sum()
             };
-            for is_portable in [false, true] {
-                for (at, product) in products(&x, &weight, inputs, is_portable).iter().enumerate() {
-                    let error = (f64::from(*product) - exact(at / outputs, at % outputs)).abs();
-                    assert!(error < 1e-4, "{rows} x {inputs} x {outputs} at {at}: off by {error}");
-                }
+            for (at, product) in products(&x, &weight, inputs, form).iter().enumerate() {
+                let error = (f64::from(*product) - exact(at / outputs, at % outputs)).abs();
+                assert!(error < 1e-4, "{rows} x {inputs} x {outputs} at {at}: off by {error}");
             }
         }
     }
 
     #[test]
-    fn both_forms_give_the_products_in_double_precision() {
-        gives_the_products_in_double_precision(Bf16::round);
-        gives_the_products_in_double_precision(|x| x);
+    fn all_forms_give_the_products_in_double_precision() {
+        forms_of_bf16().into_iter().for_each(gives_the_products_in_double_precision);
+        FORMS_OF_FP32.into_iter().for_each(gives_the_products_in_double_precision);
+    }
+
+    fn a_row_is_the_same_bits<T: Element>(form: Form<T>) {
+        let (inputs, outputs) = (203, 9);
+        let (x, weight) = (random::<T>(16 * inputs, 3), random::<T>(outputs * inputs, 4));
+        let together = products(&x, &weight, inputs, form);
+        for (row, x) in x.chunks_exact(inputs).enumerate() {
+            let alone = products(x, &weight, inputs, form);
+            assert_eq!(alone, together[row * outputs..(row + 1) * outputs], "row {row}");
+        }
+        for (output, weight) in weight.chunks_exact(inputs).enumerate() {
+            assert_eq!(products(&x[..inputs], weight, inputs, form), together[output..=output], "output {output}");
+        }
     }
 
     #[test]
     fn a_row_is_the_same_bits_alone_and_among_others() {
-        let (inputs, outputs) = (203, 9);
-        let (x, weight) = (numbers(16 * inputs, 3), numbers(outputs * inputs, 4));
-        let together = products(&x, &weight, inputs, false);
-        for (row, x) in x.chunks_exact(inputs).enumerate() {
-            let alone = products(x, &weight, inputs, false);
-            assert_eq!(alone, together[row * outputs..(row + 1) * outputs], "row {row}");
-        }
-        for (output, weight) in weight.chunks_exact(inputs).enumerate() {
-            assert_eq!(products(&x[..inputs], weight, inputs, false), together[output..=output], "output {output}");
-        }
+        forms_of_bf16().into_iter().for_each(a_row_is_the_same_bits);
+        FORMS_OF_FP32.into_iter().for_each(a_row_is_the_same_bits);
     }
 }

@@ -6,11 +6,14 @@
 #[cfg(test)]
 pub(super) mod agreement;
 mod attend;
-mod convolve_step;
+mod convolve;
+mod delta_chunks;
 mod delta_step;
 mod element;
 mod exponential;
 mod few_rows;
+#[cfg(target_arch = "x86_64")]
+mod few_rows_bf16;
 mod fixed_point;
 mod gated;
 mod gated_rms_norm;
@@ -33,7 +36,8 @@ use tch::{Kind, Tensor};
 use super::cpu;
 use super::weight::Weight;
 pub(super) use attend::attend_one;
-pub(super) use convolve_step::convolve_step;
+pub(super) use convolve::convolve;
+pub(super) use delta_chunks::delta_chunks;
 pub(super) use delta_step::delta_step;
 use element::{Bf16, Element};
 pub(super) use gated::{Gate, gated};
@@ -88,15 +92,15 @@ fn linear_of<T: Element, const N: usize>(x: &Tensor, weights: [(&Weight, Option<
     Some(std::array::from_fn(|_| outputs.next().expect("Invariant: as many outputs as weights")))
 }
 
-/// Whether libtorch's own products are no better: they are for many rows of plain weights, unless the CPU has AVX2 but not what
-/// libtorch needs for bf16. Weights in fewer bits it cannot multiply at all.
+/// Whether libtorch's own products are no better: they may be for many rows of plain weights. Weights in fewer bits it cannot
+/// multiply at all.
 fn is_at_its_best_here<T: Element>(rows: usize, layers: &[Layer<T>]) -> bool {
     let num_plain = layers.iter().filter(|layer| layer.weight.is_plain()).count();
     if rows <= MAX_FEW_ROWS as usize || num_plain == 0 {
         return true;
     }
     #[cfg(target_arch = "x86_64")]
-    return cpu::has_avx2_and_fma() && (!cpu::multiplies_bf16() || num_plain < layers.len());
+    return cpu::has_avx2_and_fma() && (!cpu::libtorch_multiplies_best(T::KIND) || num_plain < layers.len());
     #[cfg(not(target_arch = "x86_64"))]
     false
 }

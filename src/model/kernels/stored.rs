@@ -1,10 +1,13 @@
 //! A layer's weight in whichever form it is held, and the kernels over each.
 
-use super::element::Element;
+use super::super::cpu;
+use super::element::{Bf16, Element};
 use super::few_rows::{self, Activations};
+#[cfg(target_arch = "x86_64")]
+use super::few_rows_bf16;
 use super::fixed_point::FixedRows;
 #[cfg(target_arch = "x86_64")]
-use super::gemm::{self, PackedRows};
+use super::gemm::{self, PackedRows, Pairs, Wide};
 use super::quantized::{BLOCK, Codes, Int4, Int8, PanelBlock, Panels};
 use super::tensors::Matrix;
 use super::whole_numbers;
@@ -68,12 +71,7 @@ impl<'t, T: Element> Stored<'t, T> {
     pub fn multiply(&self, x: &Arranged, put: &mut impl FnMut(usize, usize, &[f32])) {
         const ARRANGED: &str = "Invariant: rows are arranged for every form among the layers";
         match *self {
-            Stored::Plain(weight) => match x.plain.as_ref().expect(ARRANGED) {
-                Rows::Few(x) => few_rows::multiply(x, weight.numbers, &mut |row, output, sum| put(row, output, &[sum])),
-                // Safety: rows are only packed where the CPU was asked.
-                #[cfg(target_arch = "x86_64")]
-                Rows::Many(x) => unsafe { gemm::multiply(x, weight.numbers, put) },
-            },
+            Stored::Plain(weight) => x.plain.as_ref().expect(ARRANGED).multiply(weight, put),
             Stored::Int8(weight) => whole_numbers::multiply(x.fixed.as_ref().expect(ARRANGED), weight, put),
             Stored::Int4(weight) => whole_numbers::multiply(x.fixed.as_ref().expect(ARRANGED), weight, put),
         }
@@ -87,20 +85,17 @@ fn panels<C: Codes>(weight: &Quantized) -> Option<Panels<'_, C>> {
 }
 
 /// Rows of activations, as the forms among some weights multiply them.
-pub(super) struct Arranged {
-    plain: Option<Rows>,
+pub(super) struct Arranged<'x> {
+    plain: Option<Rows<'x>>,
     fixed: Option<FixedRows>,
 }
 
-enum Rows {
-    Few(Activations),
-    #[cfg(target_arch = "x86_64")]
-    Many(PackedRows),
-}
-
-impl Arranged {
+impl<'x> Arranged<'x> {
     /// Up to [`super::MAX_FEW_ROWS`] rows for any CPU, and more for one with AVX2 and FMA where a weight is plain.
-    pub fn new<'s, 't: 's, T: Element>(x: &Matrix<T>, weights: impl Iterator<Item = &'s Stored<'t, T>>) -> Arranged {
+    pub fn new<'s, 't: 's, T: Element>(
+        x: &Matrix<'x, T>,
+        weights: impl Iterator<Item = &'s Stored<'t, T>>,
+    ) -> Arranged<'x> {
         let mut arranged = Arranged { plain: None, fixed: None };
         for weight in weights {
             match weight {
@@ -116,12 +111,51 @@ impl Arranged {
     }
 }
 
-impl Rows {
-    fn of<T: Element>(x: &Matrix<T>) -> Rows {
-        #[cfg(target_arch = "x86_64")]
-        if x.rows() > super::MAX_FEW_ROWS as usize {
-            return Rows::Many(PackedRows::new(x.numbers, x.columns));
+/// Rows of activations, as this CPU multiplies so many of them with a plain weight.
+enum Rows<'x> {
+    Few(Activations),
+    #[cfg(target_arch = "x86_64")]
+    FewBf16(&'x [Bf16]),
+    #[cfg(target_arch = "x86_64")]
+    Many(PackedRows<f32>),
+    #[cfg(target_arch = "x86_64")]
+    ManyBf16(PackedRows<u32>),
+}
+
+impl<'x> Rows<'x> {
+    #[cfg(target_arch = "x86_64")]
+    fn of<T: Element>(x: &Matrix<'x, T>) -> Rows<'x> {
+        let bf16 = T::as_bf16(x.numbers).filter(|_| cpu::has_avx512_bf16());
+        match (bf16, x.rows() > super::MAX_FEW_ROWS as usize) {
+            (Some(numbers), false) => Rows::FewBf16(numbers),
+            // Safety: the CPU was asked.
+            (Some(numbers), true) => Rows::ManyBf16(unsafe { PackedRows::new::<_, Pairs>(numbers, x.columns) }),
+            (None, false) => Rows::Few(Activations::new::<T, T>(x.numbers, x.columns)),
+            // Safety: whoever has many rows asked the CPU.
+            (None, true) => Rows::Many(unsafe { PackedRows::new::<_, Wide>(x.numbers, x.columns) }),
         }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn of<T: Element>(x: &Matrix<'x, T>) -> Rows<'x> {
         Rows::Few(Activations::new::<T, T>(x.numbers, x.columns))
+    }
+
+    fn multiply<T: Element>(&self, weight: Plain<T>, put: &mut impl FnMut(usize, usize, &[f32])) {
+        let Plain { numbers, inputs } = weight;
+        #[cfg(target_arch = "x86_64")]
+        let as_bf16 = || T::as_bf16(numbers).expect("Invariant: rows and weights are of one type");
+        match self {
+            Rows::Few(x) => few_rows::multiply(x, numbers, &mut |row, output, sum| put(row, output, &[sum])),
+            // Safety: rows take these forms only where the CPU was asked.
+            #[cfg(target_arch = "x86_64")]
+            Rows::FewBf16(x) => unsafe {
+                few_rows_bf16::multiply(x, as_bf16(), inputs, &mut |row, output, sum| put(row, output, &[sum]));
+            },
+            #[cfg(target_arch = "x86_64")]
+            Rows::Many(x) => unsafe { gemm::multiply::<_, Wide>(x, numbers, put) },
+            #[cfg(target_arch = "x86_64")]
+            Rows::ManyBf16(x) => unsafe { gemm::multiply::<_, Pairs>(x, as_bf16(), put) },
+        }
     }
 }
