@@ -176,8 +176,9 @@ impl Chunk {
         }
         self.q[len * key_dim..].fill(0.0);
         self.k[len * key_dim..].fill(0.0);
-        for (dim, column) in self.k_t[..key_dim * padded].chunks_exact_mut(padded).enumerate() {
-            column.iter_mut().zip(self.k.iter().skip(dim).step_by(key_dim)).for_each(|(column, k)| *column = *k);
+        let columns = &mut self.k_t[..key_dim * padded];
+        for (token, k) in self.k.chunks_exact(key_dim).take(padded).enumerate() {
+            columns[token..].iter_mut().step_by(padded).zip(k).for_each(|(column, k)| *column = *k);
         }
         for (rows, products) in [(&self.k, &mut self.within), (&self.q, &mut self.among)] {
             let products = &mut products[..padded * padded];
@@ -202,14 +203,14 @@ impl Chunk {
         let padded = self.padded;
         for token in 0..padded {
             let row = token * padded..token * padded + padded;
-            let (minus_a, p) = (&mut self.minus_a[row.clone()], &mut self.p[row.clone()]);
-            let (within, among) = (&self.within[row.clone()], &self.among[row]);
+            let products = self.within[row.clone()].iter().zip(&self.among[row.clone()]).zip(&self.decay);
+            let weights = self.minus_a[row.clone()].iter_mut().zip(&mut self.p[row]);
             let (beta, decay) = (self.beta[token], self.decay[token]);
-            for other in 0..padded {
+            for (other, ((minus_a, p), ((within, among), other_decay))) in weights.zip(products).enumerate() {
                 // Of later tokens the difference is positive, and its exponential could overflow.
-                let kept = exp::<FMA>((decay - self.decay[other]).min(0.0));
-                minus_a[other] = if other < token { -beta * within[other] * kept } else { 0.0 };
-                p[other] = if other <= token { among[other] * kept } else { 0.0 };
+                let kept = exp::<FMA>((decay - other_decay).min(0.0));
+                *minus_a = if other < token { -beta * within * kept } else { 0.0 };
+                *p = if other <= token { among * kept } else { 0.0 };
             }
         }
     }
@@ -306,14 +307,15 @@ fn add_product<const FMA: bool>(
 /// Adds the product of `rows` and the columns that `b` begins with, whose rows lie `width` apart.
 #[inline(always)]
 fn add_to_tile<const FMA: bool>(rows: &[&[f32]; TILE_ROWS], b: &[f32], width: usize, tile: &mut Tile) {
-    let [first, second, third, fourth] = rows;
-    let rows = first.iter().zip(*second).zip(*third).zip(*fourth);
+    let depth = rows[0].len();
+    let rows = rows.map(|row| &row[..depth]);
     let mut held = *tile;
-    for ((((x0, x1), x2), x3), b) in rows.zip(b.chunks(width)) {
-        let b: &[f32; TILE_COLUMNS] = b[..TILE_COLUMNS].try_into().expect("Invariant: a tile's columns");
-        for (held, x) in held.iter_mut().zip([x0, x1, x2, x3]) {
-            for (held, b) in held.iter_mut().zip(b) {
-                *held = multiply_add::<FMA>(*x, *b, *held);
+    for (d, b) in b.chunks(width).take(depth).enumerate() {
+        let b: &[f32; TILE_COLUMNS] = b.first_chunk().expect("Invariant: a tile's columns");
+        for (held, row) in held.iter_mut().zip(rows) {
+            let x = row[d];
+            for column in 0..TILE_COLUMNS {
+                held[column] = multiply_add::<FMA>(x, b[column], held[column]);
             }
         }
     }
