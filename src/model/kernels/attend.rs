@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use super::element::{Bf16, Element};
-use super::few_rows::{self, Activations};
+use super::stored::{Plain, Rows};
 use super::tensors::{Matrix, Output};
 use super::vector::{self, Loop, multiply_add};
 
@@ -61,8 +61,11 @@ impl Partial {
         let (group, length) = (queries.len() / head_dim, keys.len() / head_dim);
         let scale = 1.0 / (head_dim as f32).sqrt();
         let mut weights = vec![0.0; group * length]; // [group, length]
-        let activations = Activations::new::<T, T>(queries, head_dim);
-        few_rows::multiply(&activations, keys, &mut |query, token, sum| weights[query * length + token] = sum * scale);
+        let queries = Rows::of(&Matrix { numbers: queries, columns: head_dim });
+        queries.multiply(Plain { numbers: keys, inputs: head_dim }, &mut |query, token, sums| {
+            let weights = &mut weights[query * length + token..][..sums.len()];
+            weights.iter_mut().zip(sums).for_each(|(weight, sum)| *weight = sum * scale);
+        });
         let (mut largest, mut weight) = (Vec::with_capacity(group), Vec::with_capacity(group));
         for scores in weights.chunks_exact_mut(length) {
             let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);

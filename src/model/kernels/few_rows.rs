@@ -43,8 +43,9 @@ impl Activations {
     }
 }
 
-/// The products of all rows of `x` with `weight` [outputs, inputs]: `put(row, output, sum)` gets each.
-pub(super) fn multiply<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, f32)) {
+/// The products of all rows of `x` with `weight` [outputs, inputs]: `put(row, first output, sums)` gets some
+/// neighbours at a time.
+pub(super) fn multiply<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, &[f32])) {
     #[cfg(target_arch = "x86_64")]
     if has_avx2_and_fma() {
         // Safety: the CPU was asked.
@@ -57,7 +58,7 @@ pub(super) fn multiply<W: Element>(x: &Activations, weight: &[W], put: &mut impl
 /// four rows, and a number of a row for three weights. A single row reads four weights side by side, to keep the memory busy.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn multiply_avx2<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, f32)) {
+unsafe fn multiply_avx2<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, &[f32])) {
     let outputs = weight.len() / x.inputs;
     let widest = if x.rows == 1 { 4 } else { 3 };
     let mut output = 0;
@@ -100,7 +101,7 @@ unsafe fn tile<W: Element, const ROWS: usize, const OUTPUTS: usize>(
     x: &Activations,
     weight: &[W],
     (row, output): (usize, usize),
-    put: &mut impl FnMut(usize, usize, f32),
+    put: &mut impl FnMut(usize, usize, &[f32]),
 ) -> usize {
     let (inputs, stride) = (x.inputs, x.lines_a_row());
     let (weight, lines) = (&weight[output * inputs..], x.rows_from(row));
@@ -133,12 +134,13 @@ unsafe fn tile<W: Element, const ROWS: usize, const OUTPUTS: usize>(
             }
         }
     }
-    for (o, sums) in sums.iter().enumerate() {
-        let tail_weights = &weight[o * inputs + steps * STEP..(o + 1) * inputs];
-        for (r, sum) in sums.iter().enumerate() {
+    for r in 0..ROWS {
+        let sums: [f32; OUTPUTS] = std::array::from_fn(|o| {
+            let tail_weights = &weight[o * inputs + steps * STEP..(o + 1) * inputs];
             let tail = if tail_weights.is_empty() { 0.0 } else { tail(&lines[r * stride + steps], tail_weights) };
-            put(row + r, output + o, tree_avx2(*sum) + tail);
-        }
+            tree_avx2(sums[o][r]) + tail
+        });
+        put(row + r, output, &sums);
     }
     ROWS
 }
@@ -175,10 +177,10 @@ impl Prefetch {
 }
 
 /// The plain form, for any CPU and as the reference of the other; without fused multiplication the last bits differ.
-fn multiply_portable<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, f32)) {
+fn multiply_portable<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, &[f32])) {
     for (output, weight) in weight.chunks_exact(x.inputs).enumerate() {
         for (row, lines) in x.lines.chunks_exact(x.lines_a_row()).enumerate() {
-            put(row, output, dot(lines, weight));
+            put(row, output, &[dot(lines, weight)]);
         }
     }
 }
@@ -224,17 +226,17 @@ mod tests {
     use super::{Activations, multiply, multiply_portable};
 
     /// A form of the product: rows, weights, inputs and where each sum is put.
-    type Form<T> = fn(&[T], &[T], usize, &mut dyn FnMut(usize, usize, f32));
+    type Form<T> = fn(&[T], &[T], usize, &mut dyn FnMut(usize, usize, &[f32]));
 
-    fn portable<T: Element>(x: &[T], weight: &[T], inputs: usize, mut put: &mut dyn FnMut(usize, usize, f32)) {
+    fn portable<T: Element>(x: &[T], weight: &[T], inputs: usize, mut put: &mut dyn FnMut(usize, usize, &[f32])) {
         multiply_portable(&Activations::new::<T, T>(x, inputs), weight, &mut put);
     }
 
-    fn widened<T: Element>(x: &[T], weight: &[T], inputs: usize, mut put: &mut dyn FnMut(usize, usize, f32)) {
+    fn widened<T: Element>(x: &[T], weight: &[T], inputs: usize, mut put: &mut dyn FnMut(usize, usize, &[f32])) {
         multiply(&Activations::new::<T, T>(x, inputs), weight, &mut put);
     }
 
-    fn pairs(x: &[Bf16], weight: &[Bf16], inputs: usize, mut put: &mut dyn FnMut(usize, usize, f32)) {
+    fn pairs(x: &[Bf16], weight: &[Bf16], inputs: usize, mut put: &mut dyn FnMut(usize, usize, &[f32])) {
         // Safety: the tests ask the CPU.
         unsafe { few_rows_bf16::multiply(x, weight, inputs, &mut put) };
     }
@@ -253,7 +255,9 @@ mod tests {
     fn products<T: Element>(x: &[T], weight: &[T], inputs: usize, form: Form<T>) -> Vec<f32> {
         let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
         let mut products = vec![f32::NAN; rows * outputs];
-        form(x, weight, inputs, &mut |row, output, sum| products[row * outputs + output] = sum);
+        form(x, weight, inputs, &mut |row, output, sums| {
+            products[row * outputs + output..][..sums.len()].copy_from_slice(sums);
+        });
         products
     }
 

@@ -13,12 +13,13 @@ const NUMBERS: usize = 2 * STEP;
 /// as its memory goes; into the first cache, or with four, at 60 to 85 % of that.
 const AHEAD: usize = 1024;
 
-/// The products of all rows of `x` with `weight` [outputs, inputs]: `put(row, output, sum)` gets each.
+/// The products of all rows of `x` with `weight` [outputs, inputs]: `put(row, first output, sums)` gets some
+/// neighbours at a time.
 ///
 /// # Safety
 /// The CPU has AVX-512 with products of bf16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16,avx2,fma")]
-pub(super) unsafe fn multiply(x: &[Bf16], weight: &[Bf16], inputs: usize, put: &mut impl FnMut(usize, usize, f32)) {
+pub(super) unsafe fn multiply(x: &[Bf16], weight: &[Bf16], inputs: usize, put: &mut impl FnMut(usize, usize, &[f32])) {
     let problem = Problem { x, weight, inputs };
     let outputs = weight.len() / inputs;
     // What they add up fills the registers; few rows read many weights side by side, to keep the memory busy.
@@ -57,7 +58,7 @@ impl Problem<'_> {
     /// The CPU has AVX-512 with products of bf16; there are so many outputs.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16,avx2,fma")]
-    unsafe fn outputs<const OUTPUTS: usize>(&self, output: usize, put: &mut impl FnMut(usize, usize, f32)) -> usize {
+    unsafe fn outputs<const OUTPUTS: usize>(&self, output: usize, put: &mut impl FnMut(usize, usize, &[f32])) -> usize {
         let rows = self.x.len() / self.inputs;
         let mut row = 0;
         while row < rows {
@@ -88,7 +89,7 @@ impl Problem<'_> {
     unsafe fn tile<const ROWS: usize, const OUTPUTS: usize>(
         &self,
         (row, output): (usize, usize),
-        put: &mut impl FnMut(usize, usize, f32),
+        put: &mut impl FnMut(usize, usize, &[f32]),
     ) -> usize {
         let inputs = self.inputs;
         let (weight, x) = (&self.weight[output * inputs..], &self.x[row * inputs..]);
@@ -118,10 +119,8 @@ impl Problem<'_> {
                 }
             }
         }
-        for (o, sums) in sums.iter().enumerate() {
-            for (r, sum) in sums.iter().enumerate() {
-                put(row + r, output + o, sum_of_lanes(*sum));
-            }
+        for r in 0..ROWS {
+            put(row + r, output, &std::array::from_fn::<f32, OUTPUTS, _>(|o| sum_of_lanes(sums[o][r])));
         }
         ROWS
     }

@@ -137,10 +137,14 @@ impl<T: Element> Part<'_, T> {
     fn put(&self, row: usize, column: usize, sums: &[f32]) {
         // Safety: parts are apart, and each belongs to one task.
         let place = unsafe { self.output.place(row, self.first + column, sums.len()) };
-        for (offset, sum) in sums.iter().enumerate() {
-            let bias = self.bias.map_or(0.0, |bias| bias[column + offset].widen());
-            // Safety: so many numbers have their place there.
-            unsafe { place.add(offset).write(T::round(sum + bias)) };
+        // Safety: so many numbers have their place there.
+        let write = |offset: usize, sum: f32| unsafe { place.add(offset).write(T::round(sum)) };
+        match self.bias {
+            None => sums.iter().enumerate().for_each(|(offset, sum)| write(offset, *sum)),
+            Some(bias) => {
+                let bias = &bias[column..column + sums.len()];
+                sums.iter().zip(bias).enumerate().for_each(|(offset, (sum, bias))| write(offset, sum + bias.widen()));
+            }
         }
     }
 }

@@ -112,7 +112,7 @@ impl<'x> Arranged<'x> {
 }
 
 /// Rows of activations, as this CPU multiplies so many of them with a plain weight.
-enum Rows<'x> {
+pub(super) enum Rows<'x> {
     Few(Activations),
     #[cfg(target_arch = "x86_64")]
     FewBf16(&'x [Bf16]),
@@ -124,7 +124,7 @@ enum Rows<'x> {
 
 impl<'x> Rows<'x> {
     #[cfg(target_arch = "x86_64")]
-    fn of<T: Element>(x: &Matrix<'x, T>) -> Rows<'x> {
+    pub fn of<T: Element>(x: &Matrix<'x, T>) -> Rows<'x> {
         let bf16 = T::as_bf16(x.numbers).filter(|_| cpu::has_avx512_bf16());
         match (bf16, x.rows() > super::MAX_FEW_ROWS as usize) {
             (Some(numbers), false) => Rows::FewBf16(numbers),
@@ -137,21 +137,20 @@ impl<'x> Rows<'x> {
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn of<T: Element>(x: &Matrix<'x, T>) -> Rows<'x> {
+    pub fn of<T: Element>(x: &Matrix<'x, T>) -> Rows<'x> {
         Rows::Few(Activations::new::<T, T>(x.numbers, x.columns))
     }
 
-    fn multiply<T: Element>(&self, weight: Plain<T>, put: &mut impl FnMut(usize, usize, &[f32])) {
+    /// The products of all rows with `weight`: `put(row, first output, sums)` gets some neighbours at a time.
+    pub fn multiply<T: Element>(&self, weight: Plain<T>, put: &mut impl FnMut(usize, usize, &[f32])) {
         let Plain { numbers, inputs } = weight;
         #[cfg(target_arch = "x86_64")]
         let as_bf16 = || T::as_bf16(numbers).expect("Invariant: rows and weights are of one type");
         match self {
-            Rows::Few(x) => few_rows::multiply(x, numbers, &mut |row, output, sum| put(row, output, &[sum])),
+            Rows::Few(x) => few_rows::multiply(x, numbers, put),
             // Safety: rows take these forms only where the CPU was asked.
             #[cfg(target_arch = "x86_64")]
-            Rows::FewBf16(x) => unsafe {
-                few_rows_bf16::multiply(x, as_bf16(), inputs, &mut |row, output, sum| put(row, output, &[sum]));
-            },
+            Rows::FewBf16(x) => unsafe { few_rows_bf16::multiply(x, as_bf16(), inputs, put) },
             #[cfg(target_arch = "x86_64")]
             Rows::Many(x) => unsafe { gemm::multiply::<_, Wide>(x, numbers, put) },
             #[cfg(target_arch = "x86_64")]
