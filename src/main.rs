@@ -55,7 +55,13 @@ fn share_arenas() {
 
 async fn serve(settings: ServeSettings) -> Result<(), String> {
     telemetry::start(&settings.log, settings.log_format)?;
-    let traces = Traces::start(settings.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()))?;
+    let traces = Traces::start(
+        settings
+            .otlp_endpoint
+            .as_ref()
+            .map(|endpoint| endpoint.expose().as_str())
+            .filter(|endpoint| !endpoint.is_empty()),
+    )?;
     let ended = serve_model(&settings).await;
     // Off the async threads: the exporter blocks.
     let _ = tokio::task::spawn_blocking(|| traces.finish()).await;
