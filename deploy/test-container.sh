@@ -148,7 +148,8 @@ stop_under_load() {
 use() {
     local variant=$1 container
     inspect "$variant"
-    container=$(start "sardine:$variant" -p 127.0.0.1::80)
+    # The grace is for a machine that is busy with other things: no answer must be lost, however long it takes.
+    container=$(start "sardine:$variant" -p 127.0.0.1::80 -e SARDINE_SHUTDOWN_GRACE_S=120)
     until_healthy "$container"
     [ "$("$docker" exec "$container" id -u)" = 10001 ] || fail "the process is not the image's user"
     smoke "$(address "$container")"
