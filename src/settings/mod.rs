@@ -193,9 +193,9 @@ mod tests {
         assert!(!format!("{settings:?}").contains("hush"), "{settings:?}");
         assert!(!format!("{:?}", settings.model.hub_settings()).contains("hush"));
         assert_eq!(settings.model.hub_settings().token.as_deref(), Some("hush3"));
-        let help = command(|_| Some("hush".to_owned())).find_subcommand("serve").unwrap().clone().render_long_help();
-        let told: Vec<_> = help.to_string().lines().filter(|line| line.contains("hush")).map(str::to_owned).collect();
-        assert_eq!(told, [""; 0], "help tells no key either");
+        let keys = |name: &str| ["API_KEY", "HF_HUB_TOKEN"].contains(&name).then(|| "hush".to_owned());
+        let help = command(keys).find_subcommand_mut("serve").unwrap().render_long_help().to_string();
+        assert!(!help.contains("hush"), "help tells no key either: {help}");
     }
 
     #[test]
