@@ -10,6 +10,7 @@ serve: build
 
 test: libtorch
 	$(CARGO) test --release --locked
+	cd deploy && python3 -m unittest test_scaling.py
 
 # The clients that people use, against the server; they are installed from PyPI and npm into target/clients.
 test-clients: build

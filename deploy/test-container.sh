@@ -57,11 +57,16 @@ build() {
     say "built sardine:$1 in $((SECONDS - start)) s: $(($("$docker" image inspect -f '{{.Size}}' "sardine:$1") / 1000000)) MB, of which the base has $(($("$docker" image inspect -f '{{.Size}}' debian:bookworm-slim) / 1000000))"
 }
 
-# Starts a container as a careful host would, and prints its id: start IMAGE OPTIONS-OF-DOCKER...
+# Starts a container as a careful host would, and prints its id: start IMAGE OPTIONS-OF-DOCKER... [-- FLAGS-OF-SERVE...]
 start() {
-    local image=$1
+    local image=$1 options=()
     shift
-    "$docker" run -d --label "$run_name" --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges "$@" "$image"
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        options+=("$1")
+        shift
+    done
+    [ $# -eq 0 ] || shift
+    "$docker" run -d --label "$run_name" --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges "${options[@]}" "$image" "$@"
 }
 
 address() { echo "http://$("$docker" port "$1" "${2:-80}" | head -1)"; }
@@ -92,6 +97,7 @@ stop() {
 inspect() {
     local missing
     [ "$("$docker" inspect -f '{{.Config.User}}' "sardine:$1")" = 10001:10001 ] || fail "the image's user"
+    [ "$("$docker" inspect -f '{{index .Config.Labels "org.opencontainers.image.revision"}}' "sardine:$1")" = "$(git rev-parse HEAD)" ] || fail "the image's labels"
     missing=$("$docker" run --rm --label "$run_name" --entrypoint bash "sardine:$1" -c \
         'find /opt/sardine -name "*.so*" -o -name sardine -type f | xargs ldd 2>/dev/null | grep "not found" | grep -v libcuda.so.1 | sort -u' || true)
     [ -z "$missing" ] || fail "libraries are missing: $missing"
@@ -142,7 +148,8 @@ stop_under_load() {
 use() {
     local variant=$1 container
     inspect "$variant"
-    container=$(start "sardine:$variant" -p 127.0.0.1::80)
+    # The grace is for a machine that is busy with other things: no answer must be lost, however long it takes.
+    container=$(start "sardine:$variant" -p 127.0.0.1::80 -e SARDINE_SHUTDOWN_GRACE_S=120)
     until_healthy "$container"
     [ "$("$docker" exec "$container" id -u)" = 10001 ] || fail "the process is not the image's user"
     smoke "$(address "$container")"
@@ -158,6 +165,12 @@ use_elsewhere() {
     smoke "$(address "$container" 8080)"
     stop "$container"
     say "ok    where port 80 is not permitted: 8080"
+
+    container=$(start sardine:cpu --init -p 127.0.0.1::9000 -- --port 9000)
+    until_healthy "$container"
+    smoke "$(address "$container" 9000)"
+    stop "$container"
+    say "ok    a port given as a flag, under an init: the health check finds it"
 
     # fry's own folder is a checkpoint like any other.
     container=$(start sardine:cpu --network none -v "$PWD/fry:/repository:ro" -e SARDINE_SERVED_MODEL_NAME=mounted)

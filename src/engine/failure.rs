@@ -1,4 +1,5 @@
-//! What goes wrong inside the model: its panics as text, and whether it was memory that it lacked.
+//! What goes wrong inside the model: its panics as text, whether it was memory that it lacked, and whether anything can go well
+//! after it.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,9 +27,29 @@ pub(super) fn is_out_of_memory(message: &str) -> bool {
     phrases.iter().any(|phrase| message.contains(phrase))
 }
 
+/// Whether a failure's text is one of those after which CUDA answers nothing but errors for as long as the process lives.
+pub(super) fn is_device_lost(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    let phrases = [
+        "illegal memory access",
+        "illegal instruction",
+        "misaligned address",
+        "invalid program counter",
+        "operation not supported on global/shared address space",
+        "hardware stack error",
+        "device-side assert",
+        "unspecified launch failure",
+        "launch timed out",
+        "uncorrectable",
+        "context is destroyed",
+        "gpu is lost",
+    ];
+    message.contains("cuda error") && phrases.iter().any(|phrase| message.contains(phrase))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{caught, is_out_of_memory};
+    use super::{caught, is_device_lost, is_out_of_memory};
 
     #[test]
     fn a_panic_becomes_its_first_line() {
@@ -48,5 +69,26 @@ mod tests {
         ));
         assert!(is_out_of_memory("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"));
         assert!(!is_out_of_memory("CUDA error: an illegal memory access was encountered"));
+    }
+
+    #[test]
+    fn a_device_is_lost_by_what_cuda_calls_sticky_and_by_nothing_else() {
+        // As CUDA words them, behind libtorch's prefix.
+        for sticky in [
+            "CUDA error: an illegal memory access was encountered",
+            "CUDA error: device-side assert triggered",
+            "CUDA error: unspecified launch failure",
+            "CUDA error: uncorrectable ECC error encountered",
+        ] {
+            assert!(is_device_lost(sticky), "{sticky}");
+        }
+        for passing in [
+            "CUDA out of memory. Tried to allocate 2.00 GiB",
+            "CUDA error: out of memory",
+            "CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx`",
+            "index 3 is out of bounds for dimension 0 with size 2",
+        ] {
+            assert!(!is_device_lost(passing), "{passing}");
+        }
     }
 }

@@ -181,6 +181,11 @@ impl Engine {
         self.shared.health()
     }
 
+    /// Waits until a replica stops serving although nobody told it to, and why: the process should be started anew.
+    pub async fn died(&self) -> String {
+        self.shared.died().await
+    }
+
     /// The reason why nobody is served at the moment, as an error.
     pub fn check_ready(&self) -> Result<(), Error> {
         match self.health() {

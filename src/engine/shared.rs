@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::handle::EngineLimits;
 use super::queue::Queue;
 use super::status::{Health, Load, Status};
@@ -16,6 +18,8 @@ pub(super) struct Shared {
     pub replica_limits: EngineLimits,
     /// What all replicas together can do.
     pub limits: EngineLimits,
+    /// Why a replica that served stopped, once one has.
+    death: watch::Sender<Option<String>>,
 }
 
 impl Shared {
@@ -31,7 +35,20 @@ impl Shared {
             replicas: (0..num_replicas).map(|_| Status::loading(num_slots)).collect(),
             replica_limits,
             limits,
+            death: watch::Sender::new(None),
         }
+    }
+
+    /// A replica stops for this reason, and nobody told it to.
+    pub fn die(&self, reason: String) {
+        self.death.send_replace(Some(reason));
+    }
+
+    /// Waits until a replica stops that nobody told to, which may never be; the reason.
+    pub async fn died(&self) -> String {
+        let mut death = self.death.subscribe();
+        let died = death.wait_for(Option::is_some).await;
+        died.ok().and_then(|reason| reason.clone()).unwrap_or_default()
     }
 
     /// Ready once all replicas are; where one has failed the process should be started anew, although the others serve on.

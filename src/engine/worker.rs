@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::failure::{caught, is_out_of_memory};
+use super::failure::{caught, is_device_lost, is_out_of_memory};
 use super::handle::Loader;
 use super::scheduler::{self, Room, Work};
 use super::sequence::Sequence;
@@ -19,7 +19,11 @@ pub(super) fn main(replica: usize, load: Loader, tell: impl FnOnce(Result<(), St
         Ok(runner) => {
             shared.replicas[replica].finish_loading();
             tell(Ok(()));
-            Worker::new(replica, runner, shared).serve();
+            let mut worker = Worker::new(replica, runner, shared);
+            // A panic that gets here is a bug of the worker's own.
+            if let Err(reason) = caught(|| worker.serve()).unwrap_or_else(Err) {
+                shared.die(reason);
+            }
         }
         Err(reason) => tell(Err(reason)),
     }
@@ -33,7 +37,9 @@ struct MarkDead<'a> {
 
 impl Drop for MarkDead<'_> {
     fn drop(&mut self) {
-        self.shared.replicas[self.replica].set_health(Health::Unavailable(Unavailable::Unhealthy));
+        let status = &self.shared.replicas[self.replica];
+        status.set_health(Health::Unavailable(Unavailable::Unhealthy));
+        status.set_running(0, 0);
         self.shared.queue.leave(self.replica);
     }
 }
@@ -73,20 +79,21 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn serve(&mut self) {
+    /// Until every handle is gone. The error is why nothing that comes later can be served.
+    fn serve(&mut self) -> Result<(), String> {
         loop {
             if self.running.is_empty() && !self.shared.queue.has_one(self.replica, self.room()) {
                 self.rest();
                 self.status.set_idle();
                 if !self.shared.queue.wait(self.replica, self.room()) {
-                    return;
+                    return Ok(());
                 }
             }
             self.status.beat();
             self.end_cancelled();
             self.end_late();
             self.admit();
-            self.step();
+            self.step()?;
         }
     }
 
@@ -143,10 +150,10 @@ impl<'a> Worker<'a> {
         self.status.set_running(self.running.len(), self.num_reserved_tokens());
     }
 
-    /// One forward pass over the sequences that the scheduler chose.
-    fn step(&mut self) {
+    /// One forward pass over the sequences that the scheduler chose. The error is why there can be no other.
+    fn step(&mut self) -> Result<(), String> {
         if self.running.is_empty() {
-            return;
+            return Ok(());
         }
         let chunk = self.shared.replica_limits.prefill_chunk;
         let work: Vec<Work> = self.running.iter().map(|running| running.sequence.work(chunk)).collect();
@@ -156,8 +163,14 @@ impl<'a> Worker<'a> {
         let step = Step { released: std::mem::take(&mut self.released), rows };
         match caught(|| self.runner.run(&step)) {
             Ok(outputs) => self.deliver(&shares, outputs),
-            Err(message) => self.fail_step(&shares, &message),
+            Err(message) => {
+                self.fail_step(&shares, &message);
+                if is_device_lost(&message) {
+                    return Err(message);
+                }
+            }
         }
+        Ok(())
     }
 
     fn deliver(&mut self, shares: &[usize], outputs: Outputs) {

@@ -3,6 +3,7 @@
 use actix_web::http::header::ContentType;
 use actix_web::{HttpResponse, web};
 
+use super::HttpSettings;
 use crate::generation::Service;
 use crate::telemetry::Gauges;
 
@@ -14,18 +15,19 @@ use crate::telemetry::Gauges;
     get, path = "/metrics", tag = "Server",
     responses((status = 200, description = "Samples in Prometheus' text format.", body = String, content_type = "text/plain")),
 )]
-pub(super) async fn metrics(service: web::Data<Service>) -> HttpResponse {
-    let gauges = gauges(&service);
+pub(super) async fn metrics(service: web::Data<Service>, settings: web::Data<HttpSettings>) -> HttpResponse {
+    let gauges = gauges(&service, &settings.model.name);
     // The toolkit says no more about its two, and whoever reads them line by line expects no more.
     let toolkits = format!("inf_batch_current_size {}\ninf_queue_size {}\n", service.num_running(), gauges.num_waiting);
     let text = toolkits + &service.metrics().render(&gauges);
     HttpResponse::Ok().content_type(ContentType::plaintext()).body(text)
 }
 
-fn gauges(service: &Service) -> Gauges {
+fn gauges(service: &Service, model: &str) -> Gauges {
     let engine = service.engine();
     let kv_tokens_reserved = engine.num_reserved_tokens();
     Gauges {
+        model: model.to_owned(),
         num_running: engine.num_running_each(),
         num_slots: engine.num_slots(),
         num_waiting: engine.queue_len(),

@@ -48,9 +48,9 @@ pub(in crate::http) struct Status {
         (status = 503, description = "Loading, shutting down, or broken.", body = NotReady),
     ),
 )]
-pub(super) async fn ready(service: web::Data<Service>) -> HttpResponse {
+pub(super) async fn ready(service: web::Data<Service>, settings: web::Data<HttpSettings>) -> HttpResponse {
     match service.check_ready() {
-        Ok(()) => ok(),
+        Ok(()) => unless_it_hangs(&service, settings.stall_limit),
         Err(error) => respond(&error, service.health(), service.startup().standing()),
     }
 }
@@ -84,13 +84,12 @@ pub(super) async fn live(service: web::Data<Service>, settings: web::Data<HttpSe
     if service.health() == unhealthy {
         return respond(&Error::Unavailable(Unavailable::Unhealthy), unhealthy, standing);
     }
-    match service.engine().busy_for().filter(|busy| *busy > settings.stall_limit) {
-        Some(busy) => hanging(busy, settings.stall_limit, standing),
-        None => ok(),
-    }
+    unless_it_hangs(&service, settings.stall_limit)
 }
 
-fn hanging(busy: Duration, limit: Duration, standing: Standing) -> HttpResponse {
+/// Fine, unless the engine has been at one step for longer than `limit`.
+fn unless_it_hangs(service: &Service, limit: Duration) -> HttpResponse {
+    let Some(busy) = service.engine().busy_for().filter(|busy| *busy > limit) else { return ok() };
     let unavailable = Error::Unavailable(Unavailable::Unhealthy);
     let message = format!(
         "the engine has been at one step for {} s, longer than {} s (--stall-limit-s, SARDINE_STALL_LIMIT_S); \
@@ -99,7 +98,7 @@ fn hanging(busy: Duration, limit: Duration, standing: Standing) -> HttpResponse 
         limit.as_secs()
     );
     let error_type = error::error_type(&unavailable);
-    let status = Status::new("failed", standing);
+    let status = Status::new("failed", service.startup().standing());
     error::with_headers(error::status(&unavailable), &unavailable).json(NotReady { error: message, error_type, status })
 }
 

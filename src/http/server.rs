@@ -87,22 +87,29 @@ impl Server {
         self.address
     }
 
-    /// Serves until `shutdown` is over. From then on new requests are answered 503, and those in flight are finished, as
-    /// long as the grace allows.
+    /// Serves until `shutdown` is over, or the engine has died, which is an error. From then on new requests are answered 503,
+    /// and those in flight are finished, as long as the grace allows.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), String> {
         let Server { server, service, in_flight, shutdown_grace, .. } = self;
         let handle = server.handle();
-        let stop = async {
-            shutdown.await;
+        let told = async {
+            let why = tokio::select! {
+                () = shutdown => Ok(()),
+                reason = service.engine().died() => {
+                    Err(format!("the engine died ({reason}); the server must be started anew"))
+                }
+            };
             tracing::info!(grace_s = shutdown_grace.as_secs(), "shutting down: requests in flight are finished");
             service.drain();
-            let is_drained = drained(&service, &in_flight, shutdown_grace).await;
-            handle.stop(is_drained).await;
+            (why, drained(&service, &in_flight, shutdown_grace).await)
         };
-        tokio::select! {
-            served = server => served.map_err(|error| error.to_string()),
-            () = stop => Ok(()),
-        }
+        tokio::pin!(server);
+        let (why, is_drained) = tokio::select! {
+            served = &mut server => return served.map_err(|error| error.to_string()),
+            told = told => told,
+        };
+        let (served, ()) = tokio::join!(server, handle.stop(is_drained));
+        why.and(served.map_err(|error| error.to_string()))
     }
 }
 

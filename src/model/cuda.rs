@@ -44,8 +44,24 @@ pub(super) fn find_device(choice: DeviceChoice, cuda_library: &str) -> Result<De
             Err(format!("--device {choice}: no CUDA device answered: {reason}"))
         }
         _ if devices > 0 => Ok(Device::Cuda(0)),
-        _ => Ok(Device::Cpu),
+        _ => {
+            if loaded.is_ok() && cuda_library != "none" {
+                warn_of_silent_gpus(cuda_library);
+            }
+            Ok(Device::Cpu)
+        }
     }
+}
+
+/// Whoever brought CUDA along hardly wants to compute on the CPU.
+fn warn_of_silent_gpus(cuda_library: &str) {
+    let made_for = cuda_runtime_version().map_or_else(String::new, |version| {
+        format!(" (it is made for CUDA {}.{}: an older driver does not answer it)", version / 1000, version % 1000 / 10)
+    });
+    tracing::warn!(
+        "{cuda_library} is loaded, but no GPU answers it{made_for}: computing on the CPU; --device cuda would refuse to start, \
+         --device cpu says nothing"
+    );
 }
 
 /// Where a model computes, and so where its memory is.

@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::boolean;
 use super::model::ModelSettings;
+use super::secret::Secret;
 use crate::http::{ApiKeys, HttpSettings, ServedModel, VertexRoutes};
 use crate::telemetry::LogFormat;
 
@@ -38,7 +39,7 @@ pub struct ServeSettings {
     pub log_format: LogFormat,
     /// A collector of OpenTelemetry traces, OTLP over HTTP, such as http://localhost:4318; only in builds with the feature `otel`.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
-    pub otlp_endpoint: Option<String>,
+    pub otlp_endpoint: Option<Secret>,
     /// What is logged: error, warn, info, debug, or a tracing filter.
     #[arg(long, env = "SARDINE_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
@@ -56,7 +57,7 @@ pub struct HttpFlags {
     pub max_client_batch_size: usize,
     /// Requests must carry one of these (comma-separated) as a bearer token. Never logged.
     #[arg(long, env = "SARDINE_API_KEY", hide_env_values = true, value_delimiter = ',', value_name = "KEY,KEY..")]
-    pub api_key: Vec<String>,
+    pub api_key: Vec<Secret>,
     /// A file with more API keys, one a line.
     #[arg(long, env = "SARDINE_API_KEY_FILE", value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
@@ -78,7 +79,7 @@ pub struct HttpFlags {
     /// A prefix that a proxy leaves on every path.
     #[arg(long, env = "SARDINE_BASE_PATH", value_name = "PATH")]
     pub base_path: Option<String>,
-    /// How long the engine may be at one step before /livez says that it hangs and the process should be started anew. A step
+    /// How long the engine may be at one step before /livez and /health say that it hangs: the process should be started anew. A step
     /// that reads a very large picture takes the better part of an hour on a slow CPU. Default: an hour, and 5 minutes on a GPU.
     #[arg(long, env = "SARDINE_STALL_LIMIT_S", value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     pub stall_limit_s: Option<u64>,
@@ -105,9 +106,9 @@ impl ServeSettings {
     /// the server and holds nothing must not leave it open.
     pub fn api_keys(&self) -> Result<ApiKeys, String> {
         let http = &self.http;
-        let mut keys: Vec<String> = http.api_key.iter().map(|key| key.trim().to_owned()).collect();
+        let mut keys: Vec<String> = http.api_key.iter().map(|key| key.expose().trim().to_owned()).collect();
         keys.retain(|key| !key.is_empty());
-        if keys.is_empty() && http.api_key.iter().any(|key| !key.is_empty()) {
+        if keys.is_empty() && http.api_key.iter().any(|key| !key.expose().is_empty()) {
             return Err("--api-key: no key stands in it, only blanks".to_owned());
         }
         if let Some(file) = http.api_key_file.as_ref().filter(|file| !file.as_os_str().is_empty()) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::boolean;
+use super::secret::Secret;
 use super::units::bytes;
 use crate::engine::MemoryPlan;
 use crate::media::MediaLimits;
@@ -30,7 +31,7 @@ pub struct MediaFlags {
     /// An http(s) proxy that all pictures are fetched through. It resolves names itself, so it must refuse private addresses.
     /// Proxies of the environment (HTTP_PROXY) are not used.
     #[arg(long, env = "SARDINE_IMAGE_PROXY", hide_env_values = true, value_name = "URL")]
-    pub image_proxy: Option<url::Url>,
+    pub image_proxy: Option<Secret<url::Url>>,
     /// Bytes of one picture's file.
     #[arg(long, env = "SARDINE_MAX_IMAGE_BYTES", default_value_t = MediaLimits::default().max_image_bytes, value_name = "BYTES")]
     pub max_image_bytes: usize,
@@ -95,7 +96,7 @@ impl MediaFlags {
             allowed_networks: self.allowed_networks.clone(),
             allowed_domains: self.allowed_domains.iter().filter(|domain| !domain.is_empty()).cloned().collect(),
             allowed_ports: self.allowed_ports.clone(),
-            proxy: self.image_proxy.clone(),
+            proxy: self.image_proxy.as_ref().map(|proxy| proxy.expose().clone()),
             max_image_bytes: self.max_image_bytes,
             max_request_image_bytes: self.max_request_image_bytes,
             max_decoded_bytes: self.max_decoded_bytes,

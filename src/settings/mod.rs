@@ -4,6 +4,7 @@ mod bench;
 mod http;
 mod media;
 mod model;
+mod secret;
 mod units;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -12,6 +13,7 @@ pub use bench::BenchSettings;
 pub use http::{HttpFlags, ServeSettings};
 pub use media::MediaFlags;
 pub use model::{EngineFlags, HubFlags, ModelSettings};
+pub use secret::Secret;
 
 /// Serves a Qwen3.5 vision-language checkpoint over the contracts of the Hugging Face Inference Toolkit, OpenAI and TGI.
 #[derive(Debug, Parser)]
@@ -96,8 +98,11 @@ fn command(environment: impl Fn(&str) -> Option<String>) -> clap::Command {
         variables.iter().find_map(set)
     };
     let with_alias = |arg: clap::Arg| match alias(arg.get_id().as_str()) {
-        // clap wants its defaults to live as long as the process; there are as many as flags.
-        Some(value) => arg.default_value(&*value.leak()),
+        Some(value) => {
+            let is_secret = arg.is_hide_env_values_set();
+            // clap wants its defaults to live as long as the process; there are as many as flags.
+            arg.default_value(&*value.leak()).hide_default_value(is_secret)
+        }
         None => arg,
     };
     // Kubernetes sets SARDINE_PORT to the address of a service that is named sardine, which is not meant for this flag.
@@ -174,6 +179,23 @@ mod tests {
         let settings = serve(&[("API_KEY", "first,second")], &["--api-key-file", path]).unwrap();
         assert_eq!(format!("{:?}", settings.api_keys().unwrap()), "ApiKeys(4 set)");
         assert_eq!(format!("{:?}", serve(&[("API_KEY", "")], &[]).unwrap().api_keys().unwrap()), "ApiKeys(0 set)");
+    }
+
+    #[test]
+    fn what_is_secret_is_not_told_by_those_who_tell_their_settings() {
+        let secrets = [
+            "--api-key=hush1,hush2",
+            "--hub-token=hush3",
+            "--image-proxy=http://user:hush4@proxy",
+            "--otlp-endpoint=http://user:hush5@collector",
+        ];
+        let settings = serve(&[], &secrets).unwrap();
+        assert!(!format!("{settings:?}").contains("hush"), "{settings:?}");
+        assert!(!format!("{:?}", settings.model.hub_settings()).contains("hush"));
+        assert_eq!(settings.model.hub_settings().token.as_deref(), Some("hush3"));
+        let keys = |name: &str| ["API_KEY", "HF_HUB_TOKEN"].contains(&name).then(|| "hush".to_owned());
+        let help = command(keys).find_subcommand_mut("serve").unwrap().render_long_help().to_string();
+        assert!(!help.contains("hush"), "help tells no key either: {help}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::media::MediaFlags;
+use super::secret::Secret;
 use super::units::bytes;
 use crate::chat::{SpecialText, VideoPlaces};
 use crate::checkpoint::HubSettings;
@@ -93,7 +94,7 @@ pub struct HubFlags {
     pub hub_cache: Option<PathBuf>,
     /// For gated and private repositories. Never logged.
     #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
-    pub hub_token: Option<String>,
+    pub hub_token: Option<Secret>,
 }
 
 /// What shares the model.
@@ -156,7 +157,7 @@ impl ModelSettings {
     pub fn hub_settings(&self) -> HubSettings {
         HubSettings {
             endpoint: self.hub.hub_endpoint.clone(),
-            token: self.hub.hub_token.clone(),
+            token: self.hub.hub_token.as_ref().map(|token| token.expose().clone()),
             revision: self.revision.clone(),
             cache: self.hub.cache(),
         }

@@ -51,7 +51,8 @@ pub async fn start_telling(settings: &ModelSettings, startup: Startup) -> Result
     let loaders = devices.choices().enumerate().map(|(replica, device)| {
         // The first tells how far all are: they do the same at the same time.
         let told = (replica == 0).then(|| startup.clone());
-        loader(checkpoint.clone(), settings.load_options(device, plan.max_batch_size), told)
+        let patch_len = config.vision.as_ref().map(|vision| vision.patch_len());
+        loader(checkpoint.clone(), settings.load_options(device, plan.max_batch_size), patch_len, told)
     });
     let (engine, loaded) = Engine::start_replicas(settings.engine_limits(&plan), loaders.collect());
     let chat = Chat::load(&checkpoint, settings.special_text())?.with_video_places(settings.video_places());
@@ -61,15 +62,15 @@ pub async fn start_telling(settings: &ModelSettings, startup: Startup) -> Result
     Ok(Started { service, model, per_token, loaded })
 }
 
-/// Loads the model and lets it run for the first time; says so on `told`.
-fn loader(checkpoint: Checkpoint, options: LoadOptions, told: Option<Startup>) -> Loader {
+/// Loads the model and lets it run for the first time, on a picture whose patches have `patch_len` numbers; says so on `told`.
+fn loader(checkpoint: Checkpoint, options: LoadOptions, patch_len: Option<usize>, told: Option<Startup>) -> Loader {
     Box::new(move || {
         let progress = told.as_ref().map(|told| Progress::new("loading weights", told, Phase::Loading));
         let tell = |done, total| progress.iter().for_each(|progress| progress.set(done, total));
         let mut runner = model::load(&checkpoint, &options, &tell)?;
         drop(progress);
         told.iter().for_each(|told| told.enter(Phase::WarmingUp));
-        let took = warm_up(&mut runner)?;
+        let took = warm_up(&mut runner, patch_len)?;
         tracing::info!(device = %options.device, ms = took.as_millis() as u64, "the model has run for the first time");
         Ok(Box::new(runner) as Box<dyn ModelRunner>)
     })

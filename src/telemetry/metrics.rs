@@ -72,6 +72,8 @@ pub struct AnswerEnd {
 /// What is, rather than what has been: read off when somebody asks.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Gauges {
+    /// By which clients see the model.
+    pub model: String,
     /// Of each replica.
     pub num_running: Vec<usize>,
     /// Sequences that can run at once, as long as they are what they are.
@@ -182,9 +184,11 @@ impl Metrics {
             counter!("sardine_leaks_total").absolute(now.num_leaks);
             gauge!("tgi_batch_current_size").set(running);
             gauge!("tgi_queue_size").set(waiting);
-            gauge!("vllm:num_requests_running").set(running);
-            gauge!("vllm:num_requests_waiting").set(waiting);
-            gauge!("vllm:kv_cache_usage_perc").set(now.kv_usage_ratio);
+            // The inference extension asks for no label; vLLM's dashboards choose by this one.
+            let model = [("model_name", now.model.clone())];
+            gauge!("vllm:num_requests_running", &model).set(running);
+            gauge!("vllm:num_requests_waiting", &model).set(waiting);
+            gauge!("vllm:kv_cache_usage_perc", &model).set(now.kv_usage_ratio);
         });
         self.0.recorder.handle().render()
     }

@@ -1,5 +1,7 @@
 //! What Prometheus reads: names, labels, and that they count what happened.
 
+use std::path::Path;
+
 use reqwest::Method;
 use serde_json::json;
 
@@ -118,12 +120,12 @@ async fn gauges_say_what_runs_and_waits_under_every_name() {
     for (running, waiting) in [
         ("sardine_requests_running", "sardine_requests_waiting"),
         ("tgi_batch_current_size", "tgi_queue_size"),
-        ("vllm:num_requests_running", "vllm:num_requests_waiting"),
+        ("vllm:num_requests_running{model_name=\"the-model\"}", "vllm:num_requests_waiting{model_name=\"the-model\"}"),
     ] {
         assert_eq!((sample(&text, running), sample(&text, waiting)), (Some(1.0), Some(2.0)), "{text}");
     }
     let reserved = sample(&text, "sardine_kv_tokens_reserved").unwrap();
-    for name in ["sardine_kv_usage_ratio", "vllm:kv_cache_usage_perc"] {
+    for name in ["sardine_kv_usage_ratio", "vllm:kv_cache_usage_perc{model_name=\"the-model\"}"] {
         assert_eq!(sample(&text, name), Some(reserved / 8000.0), "{text}");
     }
     asked.iter().for_each(|request| request.abort());
@@ -139,4 +141,40 @@ async fn the_stages_of_a_picture_are_timed() {
         assert_eq!(sample(&text, &format!("sardine_media_seconds_count{{stage=\"{stage}\"}}")), Some(1.0), "{text}");
     }
     assert!(!text.contains("stage=\"fetch\""), "it was sent, not fetched: {text}");
+}
+
+#[tokio::test]
+async fn dashboards_scalers_and_the_readme_name_metrics_that_there_are() {
+    let bench = Bench::start().await;
+    bench.post(json!({"inputs": {"text": "What?", "image": png_data_url()}})).await;
+    let text = metrics_with(&bench, "tgi_request_success", 1.0).await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = [
+        "deploy/grafana/dashboards/sardine.json",
+        "deploy/kubernetes/base/scaling.yaml",
+        "deploy/kubernetes/gateway/pool.yaml",
+        "deploy/README.md",
+        "README.md",
+    ];
+    let mut num_named = 0;
+    for file in files {
+        for name in metric_names(&std::fs::read_to_string(folder.join(file)).unwrap()) {
+            let is_there =
+                text.lines().any(|line| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with([' ', '{', '_'])));
+            assert!(is_there, "{file} names {name}, which is not in {text}");
+            num_named += 1;
+        }
+    }
+    assert!(num_named > 40, "only {num_named} names were found");
+}
+
+/// The words of `text` that are names of metrics; `tgi_*` and file names are none.
+fn metric_names(text: &str) -> Vec<String> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_' || c == ':';
+    let words = text.split(|c: char| !is_part(c));
+    words
+        .filter(|word| ["sardine_", "inf_", "tgi_", "vllm:"].iter().any(|prefix| word.starts_with(prefix)))
+        .map(|word| word.trim_end_matches(':').to_owned())
+        .filter(|word| !word.ends_with('_') && word != "vllm")
+        .collect()
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use sardine::engine::Health;
+use sardine::engine::{EngineLimits, Health};
 use sardine::http::{HttpSettings, VertexRoutes};
 use serde_json::json;
 
@@ -89,6 +89,36 @@ async fn a_shutdown_does_not_wait_longer_than_its_grace() {
     assert_eq!(bench.ended().await, Ok(()));
     assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());
     assert!(in_flight.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn an_engine_that_dies_tells_everybody_and_ends_the_process() {
+    let limits = EngineLimits { max_batch_size: 1, ..limits() };
+    let mut bench = Bench::with(settings(), limits).await;
+    bench.script.set(Mode::Stall);
+    let ask = |stream: bool| {
+        let body = json!({"inputs": "Hi", "stream": stream, "parameters": {"max_new_tokens": 5}});
+        let request = bench.request(Method::POST, "/").json(&body);
+        tokio::spawn(async move {
+            let reply = request.send().await.unwrap();
+            (reply.status().as_u16(), reply.text().await.unwrap())
+        })
+    };
+    let running = ask(false);
+    bench.wait_until("it runs", |bench| bench.service.num_running() == 1).await;
+    let waiting = [ask(false), ask(true)];
+    bench.wait_until("two wait", |bench| bench.service.queue_len() == 2).await;
+    bench.script.set(Mode::Panic("CUDA error: an illegal memory access was encountered"));
+
+    let (status, text) = running.await.unwrap();
+    assert!(status == 500 && text.contains("illegal memory access"), "{status} {text}");
+    for waiting in waiting {
+        let (status, text) = waiting.await.unwrap();
+        assert!(status == 503 && text.contains("\"unhealthy\""), "{status} {text}");
+    }
+    let ended = bench.ended().await.unwrap_err();
+    assert!(ended.contains("the engine died") && ended.contains("illegal memory access"), "{ended}");
+    assert_eq!(bench.service.num_running(), 0);
 }
 
 #[tokio::test]

@@ -9,9 +9,10 @@ use sardine::engine::{
 };
 use sardine::error::Error;
 
-/// Ids that the model does not survive, cannot answer, and that end a sequence.
+/// Ids that a step does not survive, that the model cannot answer, after which it can answer nothing, and that end a sequence.
 pub const PANICS: u32 = 900;
 pub const FAILS: u32 = 901;
+pub const LOSES_THE_DEVICE: u32 = 902;
 pub const EOS: u32 = 50;
 
 /// Answers every token with the next number, and records the steps it was given. Waits for a permit before each step.
@@ -30,6 +31,8 @@ impl ModelRunner for Counter {
         }
         self.steps.lock().unwrap().push(step.clone());
         assert!(!step.rows.iter().any(|row| row.ids.contains(&PANICS)), "the kernel is broken\nat a place in C++");
+        let loses = step.rows.iter().any(|row| row.ids.contains(&LOSES_THE_DEVICE));
+        assert!(!loses, "CUDA error: an illegal memory access was encountered");
         assert!(step.rows.len() <= self.capacity, "CUDA out of memory. Tried to allocate 2.00 GiB.");
         let scores = step.rows.iter().map(|row| row.score.as_ref().map_or_else(Vec::new, score));
         Outputs { rows: step.rows.iter().map(answer).collect(), scores: scores.collect() }

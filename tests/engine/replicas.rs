@@ -3,7 +3,7 @@
 use sardine::engine::{Ended, Engine, EngineLimits, Event, Health, Loader};
 use sardine::error::{Error, Unavailable};
 
-use crate::bench::{Bench, PANICS, collect, limits, request};
+use crate::bench::{Bench, LOSES_THE_DEVICE, PANICS, collect, limits, request};
 
 #[tokio::test]
 async fn requests_start_on_the_least_loaded_replica() {
@@ -60,6 +60,21 @@ async fn a_replica_that_fails_a_step_takes_the_next_request() {
         assert!(matches!(collect(bench.submit(&[PANICS], 3)).await.1, Err(Error::Generation { .. })));
         assert_eq!(collect(bench.submit(&[1], 2)).await, (vec![2, 3], Ok(Ended::Length)));
     }
+}
+
+#[tokio::test]
+async fn a_replica_whose_device_is_lost_dies_and_the_others_finish_what_they_have() {
+    let bench = Bench::replicas(2, EngineLimits { max_batch_size: 1, ..limits() }).await;
+    let streams = [bench.submit(&[1], 3), bench.submit(&[LOSES_THE_DEVICE], 3)];
+    bench.wait_until("both run", |bench| bench.engine.num_running_each() == [1, 1]).await;
+    bench.allow(3 + 1 + 2);
+    let [finishes, dies] = streams.map(collect);
+    let (finishes, dies) = tokio::join!(finishes, dies);
+    assert_eq!(finishes, (vec![2, 3, 4], Ok(Ended::Length)));
+    assert!(matches!(&dies.1, Err(Error::Generation { message, .. }) if message.contains("illegal memory access")));
+    assert!(bench.engine.died().await.contains("illegal memory access"));
+    bench.wait_until("it says so", |bench| bench.engine.health() == Health::Unavailable(Unavailable::Unhealthy)).await;
+    assert_eq!(collect(bench.submit(&[5], 2)).await, (vec![6, 7], Ok(Ended::Length)));
 }
 
 #[tokio::test]

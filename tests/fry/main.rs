@@ -86,6 +86,20 @@ async fn a_wrong_request_is_refused_and_the_next_is_answered() {
     assert_eq!(server.answer(sample.request()).await, sample.answer);
 }
 
+#[tokio::test]
+async fn the_smoke_test_for_live_servers_finds_this_one_well_and_one_that_is_not_there_ill() {
+    let server = Server::start(&[]).await;
+    let smoke = |url: &str| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/smoke.sh");
+        let output = Command::new(script).arg(url).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, told) = smoke(server.url());
+    assert_eq!(code, Some(0), "{told}");
+    let (code, told) = smoke("http://127.0.0.1:1");
+    assert!(code == Some(1) && told.contains("7 checks failed"), "{told}");
+}
+
 #[test]
 fn the_terminal_gives_the_same_answer() {
     let samples = samples();
@@ -112,6 +126,26 @@ fn a_model_that_is_not_there_is_one_line_and_exit_code_1() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("/no/such/folder"), "{text}");
+}
+
+#[test]
+fn where_cuda_was_brought_along_and_no_gpu_answers_the_log_warns() {
+    let warnings = |flags: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_sardine"))
+            .args(["plan", "--cuda-library"])
+            .args(flags)
+            .env_remove("SARDINE_DEVICE")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{:?}", String::from_utf8(output.stderr));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    // A library that can be loaded and has no GPU behind it.
+    let warning = warnings(&["libm.so.6"]);
+    assert!(warning.contains("WARN") && warning.contains("no GPU answers"), "{warning}");
+    for quiet in [&["none"][..], &["no-such-library.so"], &["libm.so.6", "--device", "cpu"]] {
+        assert_eq!(warnings(quiet), "", "{quiet:?}");
+    }
 }
 
 /// The text of a reply in the toolkit's form.

@@ -78,6 +78,10 @@ impl Server {
         }
     }
 
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// POST of JSON to a path below `/`.
     async fn post_to(&self, path: &str, request: &Value) -> Response {
         self.client.post(format!("{}{path}", self.url)).json(request).send().await.unwrap()
