@@ -108,12 +108,9 @@ unsafe fn tile<W: Element, const ROWS: usize, const OUTPUTS: usize>(
     debug_assert!(lines.len() >= ROWS * stride && weight.len() >= OUTPUTS * inputs);
     let mut sums = [[_mm256_setzero_ps(); ROWS]; OUTPUTS];
     let steps = inputs / STEP;
-    let prefetch = {
-        let is_last_of_many = row > 0 && row + ROWS == x.rows;
-        Prefetch::new(512, inputs * size_of::<W>(), STEP * size_of::<W>(), OUTPUTS, is_last_of_many)
-    };
+    let prefetch = Prefetch::new::<W>(inputs, OUTPUTS, row > 0 && row + ROWS == x.rows);
     for step in 0..steps {
-        let ahead = prefetch.ahead(step);
+        let ahead = if step < prefetch.turn { prefetch.before } else { prefetch.after };
         let mut weights = [[_mm256_setzero_ps(); 2]; OUTPUTS];
         for (o, weights) in weights.iter_mut().enumerate() {
             // Safety: all sixteen are within the output's row; what is prefetched need not exist.
@@ -150,7 +147,7 @@ unsafe fn tile<W: Element, const ROWS: usize, const OUTPUTS: usize>(
 /// Weights come from memory for the first rows: towards the end of an output's weights those of the next tile's output are
 /// fetched. They come from the cache for the other rows, the last of whom fetch all of the next tile's.
 #[cfg(target_arch = "x86_64")]
-pub(super) struct Prefetch {
+struct Prefetch {
     before: usize,
     /// The step from which on `after` counts.
     turn: usize,
@@ -159,20 +156,15 @@ pub(super) struct Prefetch {
 
 #[cfg(target_arch = "x86_64")]
 impl Prefetch {
-    /// So many bytes `ahead`, for `outputs` of `bytes` each, of which a step reads `step_bytes`.
-    pub fn new(ahead: usize, bytes: usize, step_bytes: usize, outputs: usize, is_last_of_many: bool) -> Prefetch {
-        let steps = bytes / step_bytes;
+    const BYTES: usize = 512;
+
+    fn new<W>(inputs: usize, outputs: usize, is_last_of_many: bool) -> Prefetch {
+        let (steps, bytes) = (inputs / STEP, inputs * size_of::<W>());
         if is_last_of_many {
             return Prefetch { before: outputs * bytes, turn: steps, after: 0 };
         }
-        let turn = steps.saturating_sub(ahead / step_bytes);
-        Prefetch { before: ahead, turn, after: ahead + (outputs - 1) * bytes }
-    }
-
-    /// What that step fetches.
-    #[inline(always)]
-    pub fn ahead(&self, step: usize) -> usize {
-        if step < self.turn { self.before } else { self.after }
+        let turn = steps.saturating_sub(Prefetch::BYTES / (STEP * size_of::<W>()));
+        Prefetch { before: Prefetch::BYTES, turn, after: Prefetch::BYTES + (outputs - 1) * bytes }
     }
 }
 

@@ -3,124 +3,154 @@
 
 use std::arch::x86_64::*;
 
+use super::MAX_FEW_ROWS;
 use super::element::{Bf16, STEP, as_pairs};
-use super::few_rows::{Prefetch, tree_avx2};
+use super::few_rows::tree_avx2;
 
 /// Numbers in a register.
 const NUMBERS: usize = 2 * STEP;
 
-/// How many bytes ahead weights are fetched into the second cache. With eight outputs side by side a Zen 4 then reads as fast
-/// as its memory goes; into the first cache, or with four, at 60 to 85 % of that.
-const AHEAD: usize = 1024;
+/// Outputs that are multiplied block by block of their inputs: whole tiles of every width.
+const GROUP: usize = 24;
 
-/// The products of all rows of `x` with `weight` [outputs, inputs]: `put(row, first output, sums)` gets some
-/// neighbours at a time.
+/// Numbers of all rows in a block of inputs: 20 KiB, which stay in the first cache while a group's weights pass by.
+const NUMBERS_A_BLOCK: usize = 10 << 10;
+
+/// Sums, each over every sixteenth pair of inputs: [outputs of a group, rows].
+type Sums = [__m512; GROUP * MAX_FEW_ROWS as usize];
+
+/// The products of all rows of `x` with `weight` [outputs, inputs]: `put(row, first output, sums)` gets some neighbours at a
+/// time.
 ///
 /// # Safety
-/// The CPU has AVX-512 with products of bf16.
+/// The CPU has AVX-512 with products of bf16. There are up to [`MAX_FEW_ROWS`] rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16,avx2,fma")]
 pub(super) unsafe fn multiply(x: &[Bf16], weight: &[Bf16], inputs: usize, put: &mut impl FnMut(usize, usize, &[f32])) {
-    let problem = Problem { x, weight, inputs };
-    let outputs = weight.len() / inputs;
-    // What they add up fills the registers; few rows read many weights side by side, to keep the memory busy.
-    let widest = match x.len() / inputs {
-        1..=2 => 8,
-        3..=4 => 6,
-        5..=6 => 4,
-        _ => 3,
-    };
-    let mut output = 0;
-    while output < outputs {
-        // Safety: the CPU is of that kind, and there are so many outputs.
-        output += unsafe {
-            match widest.min(outputs - output) {
-                8 => problem.outputs::<8>(output, put),
-                6.. => problem.outputs::<6>(output, put),
-                4.. => problem.outputs::<4>(output, put),
-                3 => problem.outputs::<3>(output, put),
-                _ => problem.outputs::<1>(output, put),
+    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
+    assert!(rows <= MAX_FEW_ROWS as usize);
+    let block = (NUMBERS_A_BLOCK / rows).next_multiple_of(NUMBERS);
+    let mut sums: Sums = [_mm512_setzero_ps(); GROUP * MAX_FEW_ROWS as usize];
+    for first in (0..outputs).step_by(GROUP) {
+        let group = &weight[first * inputs..(first + GROUP).min(outputs) * inputs];
+        sums.fill(_mm512_setzero_ps());
+        for input in (0..inputs).step_by(block) {
+            let part = Part { x: &x[input..], weight: &group[input..], inputs, depth: block.min(inputs - input), rows };
+            // Safety: the CPU is of that kind. What a tile's sums are fills the registers, and few rows read many weights side
+            // by side, to keep the memory busy.
+            unsafe {
+                match rows {
+                    1..=2 => part.add::<8>(&mut sums),
+                    3..=4 => part.add::<6>(&mut sums),
+                    5..=6 => part.add::<4>(&mut sums),
+                    _ => part.add::<3>(&mut sums),
+                }
             }
-        };
+        }
+        let len = group.len() / inputs;
+        for row in 0..rows {
+            let of_row: [f32; GROUP] = std::array::from_fn(|output| sum_of_lanes(sums[output * rows + row]));
+            put(row, first, &of_row[..len]);
+        }
     }
 }
 
-/// What is multiplied.
-struct Problem<'a> {
-    x: &'a [Bf16],      // [rows, inputs]
-    weight: &'a [Bf16], // [outputs, inputs]
+/// A group's weights and all rows, of each some neighbouring inputs: their first `depth` numbers, `inputs` apart.
+struct Part<'a> {
+    x: &'a [Bf16],
+    weight: &'a [Bf16],
     inputs: usize,
+    depth: usize,
+    rows: usize,
 }
 
-impl Problem<'_> {
-    /// The products of all rows with `OUTPUTS` outputs, up to eight rows at a time. Returns `OUTPUTS`.
+impl Part<'_> {
+    /// Adds the products, `WIDTH` outputs at a time.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 with products of bf16.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn add<const WIDTH: usize>(&self, sums: &mut Sums) {
+        let outputs = self.weight.len().div_ceil(self.inputs);
+        let mut output = 0;
+        while output < outputs {
+            // Safety: the CPU is of that kind, and there are so many outputs.
+            output += unsafe {
+                match outputs - output >= WIDTH {
+                    true => self.add_outputs::<WIDTH>(output, sums),
+                    false => self.add_outputs::<1>(output, sums),
+                }
+            };
+        }
+    }
+
+    /// Adds the products of all rows with some outputs, up to eight rows at a time. Returns how many outputs.
     ///
     /// # Safety
     /// The CPU has AVX-512 with products of bf16; there are so many outputs.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16,avx2,fma")]
-    unsafe fn outputs<const OUTPUTS: usize>(&self, output: usize, put: &mut impl FnMut(usize, usize, &[f32])) -> usize {
-        let rows = self.x.len() / self.inputs;
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn add_outputs<const OUTPUTS: usize>(&self, output: usize, sums: &mut Sums) -> usize {
         let mut row = 0;
-        while row < rows {
-            let at = (row, output);
+        while row < self.rows {
             // Safety: the caller's, and there are so many rows.
             row += unsafe {
-                match rows - row {
-                    1 => self.tile::<1, OUTPUTS>(at, put),
-                    2 => self.tile::<2, OUTPUTS>(at, put),
-                    3 => self.tile::<3, OUTPUTS>(at, put),
-                    4 => self.tile::<4, OUTPUTS>(at, put),
-                    5 => self.tile::<5, OUTPUTS>(at, put),
-                    6 => self.tile::<6, OUTPUTS>(at, put),
-                    7 => self.tile::<7, OUTPUTS>(at, put),
-                    _ => self.tile::<8, OUTPUTS>(at, put),
+                match self.rows - row {
+                    1 => self.add_tile::<1, OUTPUTS>(row, output, sums),
+                    2 => self.add_tile::<2, OUTPUTS>(row, output, sums),
+                    3 => self.add_tile::<3, OUTPUTS>(row, output, sums),
+                    4 => self.add_tile::<4, OUTPUTS>(row, output, sums),
+                    5 => self.add_tile::<5, OUTPUTS>(row, output, sums),
+                    6 => self.add_tile::<6, OUTPUTS>(row, output, sums),
+                    7 => self.add_tile::<7, OUTPUTS>(row, output, sums),
+                    _ => self.add_tile::<8, OUTPUTS>(row, output, sums),
                 }
             };
         }
         OUTPUTS
     }
 
-    /// The products of `ROWS` rows with `OUTPUTS` outputs from (row, output) on. Returns `ROWS`.
+    /// Adds the products of `ROWS` rows with `OUTPUTS` outputs. Returns `ROWS`.
     ///
     /// # Safety
     /// The CPU has AVX-512 with products of bf16; there are so many rows and outputs.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16,avx2,fma")]
-    unsafe fn tile<const ROWS: usize, const OUTPUTS: usize>(
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn add_tile<const ROWS: usize, const OUTPUTS: usize>(
         &self,
-        (row, output): (usize, usize),
-        put: &mut impl FnMut(usize, usize, &[f32]),
+        row: usize,
+        output: usize,
+        sums: &mut Sums,
     ) -> usize {
-        let inputs = self.inputs;
-        let (weight, x) = (&self.weight[output * inputs..], &self.x[row * inputs..]);
-        assert!(x.len() >= ROWS * inputs && weight.len() >= OUTPUTS * inputs);
-        let mut sums = [[_mm512_setzero_ps(); ROWS]; OUTPUTS];
-        let is_last_of_many = row > 0 && x.len() == ROWS * inputs;
-        let prefetch =
-            Prefetch::new(AHEAD, inputs * size_of::<Bf16>(), NUMBERS * size_of::<Bf16>(), OUTPUTS, is_last_of_many);
-        for (step, first) in (0..inputs).step_by(NUMBERS).enumerate() {
-            let ahead = prefetch.ahead(step);
-            let left = inputs - first;
+        let Part { inputs, depth, rows, .. } = *self;
+        let (x, weight) = (&self.x[row * inputs..], &self.weight[output * inputs..]);
+        assert!(x.len() >= (ROWS - 1) * inputs + depth && weight.len() >= (OUTPUTS - 1) * inputs + depth);
+        // The first rows fetch the weights of the outputs behind these into the second cache.
+        let next = if row == 0 { OUTPUTS * inputs } else { 0 };
+        let sums = &mut sums[output * rows + row..];
+        let mut held: [[__m512; ROWS]; OUTPUTS] = std::array::from_fn(|o| std::array::from_fn(|r| sums[o * rows + r]));
+        for first in (0..depth).step_by(NUMBERS) {
+            let left = depth - first;
             let there = if left < NUMBERS { (1 << left) - 1 } else { u32::MAX };
             let mut weights = [as_pairs(_mm512_setzero_si512()); OUTPUTS];
             for (o, weights) in weights.iter_mut().enumerate() {
-                // Safety: what is `there` is within the output's row; what is prefetched need not exist.
+                // Safety: what is `there` is within the output's row; what is fetched need not exist.
                 unsafe {
                     let at = weight.as_ptr().add(o * inputs + first);
-                    _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(ahead));
+                    _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(next).cast());
                     *weights = as_pairs(_mm512_maskz_loadu_epi16(there, at.cast()));
                 }
             }
             for r in 0..ROWS {
                 // Safety: what is `there` is within the row.
-                let x = as_pairs(unsafe { _mm512_maskz_loadu_epi16(there, x.as_ptr().add(r * inputs + first).cast()) });
-                for (sums, weights) in sums.iter_mut().zip(weights) {
-                    sums[r] = _mm512_dpbf16_ps(sums[r], weights, x);
+                let x = unsafe { _mm512_maskz_loadu_epi16(there, x.as_ptr().add(r * inputs + first).cast()) };
+                for (held, weights) in held.iter_mut().zip(weights) {
+                    held[r] = _mm512_dpbf16_ps(held[r], weights, as_pairs(x));
                 }
             }
         }
-        for r in 0..ROWS {
-            put(row + r, output, &std::array::from_fn::<f32, OUTPUTS, _>(|o| sum_of_lanes(sums[o][r])));
+        for (o, held) in held.iter().enumerate() {
+            sums[o * rows..o * rows + ROWS].copy_from_slice(held);
         }
         ROWS
     }
