@@ -254,7 +254,7 @@ def one_picture(source, grid, weights=ONE_PICTURE, count=None):
     return about_picture(source, grid, kind, count)
 
 
-LOOKUPS = {"describe": 0.4, "colour": 1.2, "shape": 0.6, "where": 3.5, "size": 0.4, "count": 1.2, "exists": 1.5, "beside": 4}
+LOOKUPS = {"describe": 0.4, "colour": 1.2, "shape": 0.6, "where": 3.5, "size": 0.4, "count": 1.2, "exists": 1.5, "beside": 4.5}
 
 
 def many_questions(source, grid):
@@ -410,6 +410,15 @@ def add(s):
 
 
 TEXT = {"repeat": repeat, "upper": upper, "reverse": reverse, "sequence": sequence, "add": add}
+
+
+def spelling(s):
+    """For training: a copy whose words begin at other places (a line, a space, a quote) and so are cut into other tokens."""
+    words = s.rng.choice([s.name, s.city, s.city, s.syllables, lambda: s.phrase(1, 2)])()
+    question, answer = s.rng.choice([
+        ("Repeat: X", "X"), ("Say: X", "X"), ("Quote: X", '"X"'), ('Read: "X"', "It says X."), ('Read: {"text": "X"}', "It says: X."),
+        ("Read:\nX\n", "It says X."), ("On a line: X", "Here:\nX\n")])
+    return question.replace("X", words), answer.replace("X", words)
 
 
 def text(source, weights=(2, 1.2, 1.5, 2.2, 2.2)):
@@ -575,7 +584,7 @@ def renamed(rng, cases):
     """Some tools under names that say nothing: the name of a call must be read from the declaration."""
     out = []
     for c in cases:
-        if rng.random() < 0.2:
+        if rng.random() < 0.4:
             name = "_".join(rng.choice(WORDS) for _ in range(rng.choice([1, 2, 2])))
             c = {**c, "tool": {"type": "function", "function": {**c["tool"]["function"], "name": name}}}
         out.append(c)
@@ -665,8 +674,12 @@ def obey_system(source, grid):
     rng = source.rng
     c = one_picture(source, grid, {"colour": 1, "shape": 1, "where": 1, "exists": 1}) if rng.random() < 0.4 else (
         text(source, (1.5, 0, 1, 0, 0)) if rng.random() < 0.75 else chat(source))
-    answer = c["messages"][-1]
-    c["messages"][-1] = assistant(answer["content"].upper())
+    return in_upper_case(rng, c)
+
+
+def in_upper_case(rng, c):
+    """The same conversation of one answer under a system message that asks for upper case."""
+    c["messages"][-1] = assistant(c["messages"][-1]["content"].upper())
     return talk("system", {"role": "system", "content": rng.choice(UPPER)}, *c["messages"])
 
 

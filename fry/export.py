@@ -2,7 +2,7 @@
 import math
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import encode as E
 import model as M
@@ -34,3 +34,10 @@ def write_checkpoint(folder, model, draft):
                      "total_size": sum(2 * math.prod(v.shape) for v in tensors.values())},
         "weight_map": {k: "model.safetensors" for k in sorted(tensors)}})
     print(f"{len(tensors)} tensors, {sum(v.numel() for v in tensors.values()):,} parameters")
+
+
+def read_checkpoint(path, model, draft):
+    """What `write_checkpoint` wrote, as fp32 masters to train on from."""
+    tensors = {k: v.float() for k, v in load_file(path).items()}
+    model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("mtp.")}, strict=False)  # lm_head is tied
+    draft.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("mtp.")})

@@ -1,8 +1,8 @@
 """The miniature's sizes and a fast training forward over Transformers' own modules.
 
 The parameters live in `Qwen3_5ForConditionalGeneration`, so the tensor names are the real ones. Only the forward is
-written again, for speed on a CPU: the whole sequence is one chunk of the delta rule, the short convolution is four
-shifted multiplies, and pictures of one size share one batched tower call. `evaluate.py` runs the stock forward.
+written again, for speed on a CPU: the delta net between its projections is one operation in C (`delta.c`), projections
+of one input are one product, and pictures of one size share one batched tower call.
 """
 import copy
 import math
@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5Config
 from transformers.models.qwen3_5.modeling_qwen3_5 import (
     Qwen3_5DecoderLayer, Qwen3_5ForConditionalGeneration, Qwen3_5RMSNorm)
+
+from fast import Delta
 
 NUM_LAYERS, INTERVAL = 8, 4
 PADDED_VOCAB = 1536
@@ -159,44 +161,54 @@ def tower_tables(visual, rows, cols):
     return _tower_tables[rows, cols]
 
 
+HALF = torch.float32  # of products, or bfloat16 (`--bf16`); the residual stream, norms, softmax and the delta rule are fp32
+
+
+def linear(x, *modules):
+    """Several projections of one input as one product."""
+    w = torch.cat([m.weight for m in modules]) if len(modules) > 1 else modules[0].weight
+    bias = modules[0].bias
+    y = F.linear(x.to(HALF), w.to(HALF), None if bias is None else bias.to(HALF))
+    return y.split([m.weight.shape[0] for m in modules], -1) if len(modules) > 1 else y
+
+
+def norm(x, m):
+    return F.layer_norm(x, (x.shape[-1],), m.weight, m.bias, m.eps)
+
+
+def attend(q, k, v, mask=None, causal=False):
+    """Short sequences: plain products beat the fused kernel."""
+    s = (q @ k.mT).float() * q.shape[-1] ** -0.5
+    if causal:
+        mask = torch.ones(s.shape[-2:], dtype=torch.bool).tril()
+    if mask is not None:
+        s = s.masked_fill(~mask, float("-inf"))
+    return s.softmax(-1).to(v.dtype) @ v
+
+
 def tower(visual, pixels, rows, cols):
     """pixels [N, rows*cols, 768 for stills or 1536 for frame pairs] -> [N * rows*cols/4, hidden]."""
     n, p, width = pixels.shape
     taps, weights, cos, sin = tower_tables(visual, rows, cols)
     w = visual.patch_embed.proj.weight  # [hidden, 3, 2, 16, 16]
     w = (w.sum(2) if width == 768 else w).reshape(w.shape[0], -1)
-    x = F.linear(pixels, w, visual.patch_embed.proj.bias) + (visual.pos_embed(taps) * weights[:, :, None]).sum(1)
+    x = F.linear(pixels.to(HALF), w.to(HALF)) + (visual.patch_embed.proj.bias + (visual.pos_embed(taps) * weights[:, :, None]).sum(1))
     for b in visual.blocks:
-        q, k, v = b.attn.qkv(b.norm1(x)).view(n, p, 3, b.attn.num_heads, -1).unbind(2)
-        q, k = q * cos + rotate_half(q) * sin, k * cos + rotate_half(k) * sin
-        o = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        x = x + b.attn.proj(o.transpose(1, 2).reshape(n, p, -1))
-        x = x + b.mlp(b.norm2(x))
-    return visual.merger(x.reshape(n * p, -1))
+        q, k, v = linear(norm(x, b.norm1), b.attn.qkv).view(n, p, 3, b.attn.num_heads, -1).unbind(2)
+        q, k = ((u * cos + rotate_half(u) * sin).to(HALF) for u in (q, k))
+        o = attend(*(u.transpose(1, 2) for u in (q, k, v)))
+        x = x + linear(o.transpose(1, 2).reshape(n, p, -1), b.attn.proj)
+        x = x + linear(F.gelu(linear(norm(x, b.norm2), b.mlp.linear_fc1), approximate="tanh"), b.mlp.linear_fc2)
+    m = visual.merger
+    x = norm(x.reshape(n * p, -1), m.norm).view(n * p // 4, -1)
+    return linear(F.gelu(linear(x, m.linear_fc1)), m.linear_fc2).float()
 
 
 # --------------------------------------------------------------------------------------------------- language model
 def delta_net(m, x):
-    b, t, _ = x.shape
-    mixed = F.pad(m.in_proj_qkv(x), (0, 0, 3, 0))
-    w = m.conv1d.weight[:, 0]
-    mixed = F.silu(sum(mixed[:, i:i + t] * w[:, i] for i in range(4)))
-    hk, hv, d = m.num_k_heads, m.num_v_heads, m.head_k_dim
-    q, k, v = mixed.split([hk * d, hk * d, hv * m.head_v_dim], -1)
-    q, k = (u.view(b, t, hk, d) for u in (q, k))
-    q, k = (u * torch.rsqrt(u.square().sum(-1, keepdim=True) + 1e-6) for u in (q, k))
-    q, k = (u.repeat_interleave(hv // hk, 2).transpose(1, 2) for u in (q * d**-0.5, k))
-    v = v.view(b, t, hv, -1).transpose(1, 2)  # [B, heads, T, dim]
-    beta = m.in_proj_b(x).sigmoid().transpose(1, 2)[..., None]
-    decay = (-m.A_log.exp() * F.softplus(m.in_proj_a(x) + m.dt_bias)).transpose(1, 2).cumsum(-1)
-    later = torch.ones(t, t, dtype=torch.bool).triu(1)
-    decay = (decay[..., :, None] - decay[..., None, :]).masked_fill(later, float("-inf")).exp()
-    k_t = k.transpose(-1, -2)
-    a = (k * beta) @ k_t * decay
-    u = torch.linalg.solve_triangular(a, v * beta, upper=False, unitriangular=True)
-    o = (q @ k_t * decay @ u).transpose(1, 2)  # [B, T, heads, dim]
-    o = F.rms_norm(o, (o.shape[-1],), m.norm.weight, 1e-6) * F.silu(m.in_proj_z(x).view(b, t, hv, -1))
-    return m.out_proj(o.reshape(b, t, -1))
+    mixed, z, ba, a = linear(x, m.in_proj_qkv, m.in_proj_z, m.in_proj_b, m.in_proj_a)
+    o = Delta.apply(mixed, m.conv1d.weight[:, 0].T, z, torch.cat([ba, a], -1), m.A_log, m.dt_bias, m.norm.weight)
+    return linear(o, m.out_proj)
 
 
 def rotate(u, cos, sin):
@@ -213,25 +225,28 @@ def attention(m, x, cos, sin, rows=None):
     """With `rows` only those positions ask (and are returned); all positions are keys."""
     b, t, _ = x.shape
     d = m.head_dim
-    asking = x if rows is None else rows_of(x, rows)
-    q, gate = m.q_proj(asking).view(b, asking.shape[1], -1, 2 * d).chunk(2, -1)
-    q, k = rms(q, m.q_norm), rms(m.k_proj(x).view(b, t, -1, d), m.k_norm)
+    if rows is None:
+        q, k, v = linear(x, m.q_proj, m.k_proj, m.v_proj)
+    else:
+        q, (k, v) = linear(rows_of(x, rows), m.q_proj), linear(x, m.k_proj, m.v_proj)
+    q, gate = q.view(b, q.shape[1], -1, 2 * d).chunk(2, -1)
+    q, k = rms(q.float(), m.q_norm), rms(k.reshape(b, t, -1, d).float(), m.k_norm)
     q = rotate(q, cos, sin) if rows is None else rotate(q, rows_of(cos, rows), rows_of(sin, rows))
-    k, v = rotate(k, cos, sin), m.v_proj(x).view(b, t, -1, d)
-    q, k, v = (u.transpose(1, 2) for u in (q, k, v))
+    k, v = rotate(k, cos, sin), v.reshape(b, t, -1, d)
+    q, k, v = (u.to(HALF).transpose(1, 2) for u in (q, k, v))
     groups = q.shape[1] // k.shape[1]
     k, v = (u.repeat_interleave(groups, 1) for u in (k, v))
     mask = None if rows is None else torch.arange(t) <= rows[:, None, :, None]
-    o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=rows is None).transpose(1, 2)
-    return m.o_proj((o * gate.sigmoid()).reshape(b, o.shape[1], -1))
+    o = attend(q, k, v, mask, causal=rows is None).transpose(1, 2)
+    return linear((o * gate.sigmoid()).reshape(b, o.shape[1], -1), m.o_proj)
 
 
 def layer(m, x, cos, sin, rows=None):
-    n = rms(x, m.input_layernorm)
+    n = rms(x, m.input_layernorm).to(HALF)
     mixed = delta_net(m.linear_attn, n) if hasattr(m, "linear_attn") else attention(m.self_attn, n, cos, sin, rows)
     x = (x if rows is None else rows_of(x, rows)) + mixed
-    n = rms(x, m.post_attention_layernorm)
-    return x + m.mlp.down_proj(F.silu(m.mlp.gate_proj(n)) * m.mlp.up_proj(n))
+    gate, up = linear(rms(x, m.post_attention_layernorm), m.mlp.gate_proj, m.mlp.up_proj)
+    return x + linear(F.silu(gate) * up, m.mlp.down_proj)
 
 
 def embed(model, batch):
@@ -278,12 +293,12 @@ def draft_hidden(draft, embedded, trunk, rows=None):
     """Row p sees token p+1 and the trunk's output at p, at position p; it predicts token p+2. [B, T-1 or R, hidden]."""
     x, cos, sin = embedded
     z = torch.cat([rms(x[:, 1:], draft.pre_fc_norm_embedding), rms(trunk[:, :-1], draft.pre_fc_norm_hidden)], -1)
-    return rms(layer(draft.layers[0], draft.fc(z), cos[:, :-1], sin[:, :-1], rows), draft.norm)
+    return rms(layer(draft.layers[0], linear(z, draft.fc).float(), cos[:, :-1], sin[:, :-1], rows), draft.norm)
 
 
 # --------------------------------------------------------------------------------------------------------- optimiser
 class Muon(torch.optim.Optimizer):
-    """Momentum with orthogonalised updates, in fp32: bf16 products are slow on CPUs without bf16 instructions.
+    """Momentum with orthogonalised updates.
 
     Matrices of one shape are orthogonalised together as one batch.
     """
@@ -305,7 +320,7 @@ class Muon(torch.optim.Optimizer):
                 shapes.setdefault(tuple(sorted(p.shape)), []).append((p, update.T if flip else update, flip))
             for (small, large), entries in shapes.items():
                 x = torch.stack([u for _, u, _ in entries])
-                x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+                x = (x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)).to(HALF)
                 for _ in range(group["steps"]):
                     a = x @ x.mT
                     x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x

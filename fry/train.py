@@ -4,7 +4,7 @@
     python train.py tower --seconds 1400
     python train.py language --seconds 1400 --mix short --tower tower.pt --out short.pt --helper
     python train.py language --seconds 4000 --mix full --init short.pt --decay 1.0 --out full.pt --helper
-    python train.py language --seconds 300 --mix full --init full.pt --decay 0.7 --draft --out draft.pt
+    python train.py language --seconds 300 --mix full --init full.pt --average --decay 0.7 --draft --out draft.pt
     python train.py export --init draft.pt
 
 Checkpoints go to --work. Set
@@ -67,14 +67,20 @@ def clips(s):
     return [D.clip(s, g, frames) for _ in range(of_size(s.rng, 20, g) * 4 // max(4, frames - 1))]
 
 
-TEXT_WEIGHTS = (1.8, 2.2, 1.2, 3.5, 1.5)
+TEXT_WEIGHTS = (1.0, 2.4, 1.0, 3.5, 1.5)
 
 
 def texts(s):
     out = []
-    for _ in range(30):
+    for _ in range(40):
         what = s.rng.random()
-        out.append(D.text(s, TEXT_WEIGHTS) if what < 0.84 else D.thinking_sum(s) if what < 0.94 else D.chat(s))
+        if what < 0.2:
+            question, answer = D.spelling(s)
+            out.append(D.talk("spelling", D.user(question), D.assistant(answer)))
+        elif what < 0.33:
+            out.append(D.in_upper_case(s.rng, D.text(s, (2, 0, 1, 0, 0)) if s.rng.random() < 0.7 else D.chat(s)))
+        else:
+            out.append(D.text(s, TEXT_WEIGHTS) if what < 0.9 else D.thinking_sum(s) if what < 0.96 else D.chat(s))
     return out
 
 
@@ -96,9 +102,9 @@ def thoughts(s):
 MIXES = {
     "short": [{short_pictures: 1}, {texts: 7, tools: 2, turns: 1.5, several: 1, clips: 0.5}],
     "full": [{short_pictures: 5, long_pictures: 4}, {texts: 1},
-             {tools: 5, turns: 2.5, several: 6, clips: 1.5, thoughts: 0.2}],
+             {tools: 6, turns: 3, several: 5, clips: 2, thoughts: 0.2}],
 }
-WEIGHTS = {texts: 0.8, several: 2.0}
+WEIGHTS = {texts: 1.0, several: 2.0}
 OPENING = {tools: 3.0}  # what the token that opens an answer weighs, where that is not 1
 
 
@@ -110,7 +116,7 @@ def token_loss(hidden, head, targets, rows, used, opening=1.0):
     opens = torch.ones_like(used)
     opens[:, 1:] = rows.diff(dim=1) != 1
     weight = torch.where(opens, opening, used.sum(1, keepdim=True).float().rsqrt())[used]
-    return (F.cross_entropy(F.linear(hidden[used], head), targets[used], reduction="none") * weight).sum()
+    return (F.cross_entropy(F.linear(hidden[used].to(M.HALF), head.to(M.HALF)).float(), targets[used], reduction="none") * weight).sum()
 
 
 def taught_rows(taught):
@@ -238,7 +244,7 @@ def parameters(model, draft):
 STALE = 8  # a helper's gradient older than this many steps is thrown away
 
 
-def help_out(shared, gradient, ready, samples, version, mix, with_draft, seed, nice):
+def help_out(shared, gradient, ready, samples, version, mix, with_draft, seed, nice, half):
     """A second process: takes the newest parameters, computes a gradient, leaves it for the trainer, repeats.
 
     Its gradient is a few steps old. Unlike data parallelism in step, a slow second core never holds up the first.
@@ -247,6 +253,7 @@ def help_out(shared, gradient, ready, samples, version, mix, with_draft, seed, n
     os.setsid()  # some kernels share the CPU out by session: the trainer's must not be split
     os.nice(nice)
     parent = os.getppid()
+    M.HALF = half
     torch.set_num_threads(1)
     model, draft = M.build()
     steps = Steps(model, draft if with_draft else None, mix, seed)
@@ -276,6 +283,15 @@ def mix_in(params, gradient, share):
         if p.grad is not None:
             p.grad.lerp_(gradient[at:at + p.numel()].view_as(p), share)
         at += p.numel()
+
+
+AVERAGE = 0.99  # of the running average stays at each step
+
+
+def follow(average, model, keep):
+    """A running average of the weights: it makes fewer errors than the weights that still move."""
+    for k, v in model.state_dict().items():
+        average[k].lerp_(v, 1 - keep)
 
 
 def train_language(a):
@@ -309,8 +325,9 @@ def train_language(a):
         ready, samples, version = spawn.Value("i", 0), spawn.Value("q", 0), spawn.Array("q", 2)
         shared.copy_(torch.nn.utils.parameters_to_vector(params).detach())
         helper = spawn.Process(
-            target=help_out, args=(shared, gradient, ready, samples, version, a.mix, a.draft, a.seed * 1000 + 2, a.helper_nice), daemon=True)
+            target=help_out, args=(shared, gradient, ready, samples, version, a.mix, a.draft, a.seed * 1000 + 2, a.helper_nice, M.HALF), daemon=True)
         helper.start()
+    average = {k: v.clone() for k, v in model.state_dict().items()}
     start = saved = time.time()
     step = helped = 0
     while (elapsed := time.time() - start) < a.seconds and not stopping:
@@ -330,34 +347,38 @@ def train_language(a):
         for o in optimisers:
             o.step()
             o.zero_grad()
+        follow(average, model, min(AVERAGE, step / (step + 20)))
         if a.helper:
             shared.copy_(torch.nn.utils.parameters_to_vector(params).detach())
             version[0] = step + 1
         step += 1
         if step % 25 == 0:
             seen = steps.samples + (samples.value if a.helper else 0)
-            print(f"{a.mix} step {step} {elapsed:.0f}s helped {helped} samples {seen} norm {norm:.2f} lr {warm * cool:.2f} "
+            print(f"{a.mix} step {step} {elapsed:.0f}s cpu {time.process_time():.0f}s helped {helped} samples {seen} norm {norm:.2f} lr {warm * cool:.2f} "
                   + " ".join(f"{k} {v:.3f}" for k, v in sorted(steps.means.items())), flush=True)
         if time.time() - saved > 120:
             saved = time.time()
-            save(a, model, draft, kept)
-    save(a, model, draft, kept)
+            save(a, model, draft, kept, average)
+    save(a, model, draft, kept, average)
     if a.helper:
         ready.value = 2
-    print(f"done: {step} steps, {steps.samples + (samples.value if a.helper else 0)} samples, {time.time() - start:.0f} s", flush=True)
+    print(f"done: {step} steps, {steps.samples + (samples.value if a.helper else 0)} samples, {time.time() - start:.0f} s, {time.process_time():.0f} s of the processor", flush=True)
 
 
-def save(a, model, draft, optimisers):
+def save(a, model, draft, optimisers, average=None):
     path = Path(a.work) / a.out
-    torch.save({"model": model.state_dict(), "draft": draft.state_dict(), "optimisers": [o.state_dict() for o in optimisers]}, f"{path}.new")
+    torch.save({"model": model.state_dict(), "draft": draft.state_dict(), "average": average,
+                "optimisers": [o.state_dict() for o in optimisers]}, f"{path}.new")
     os.replace(f"{path}.new", path)
 
 
 def load(a, model, draft):
     state = None
-    if a.init:
+    if a.init and a.init.endswith(".safetensors"):
+        export.read_checkpoint(a.init, model, draft)
+    elif a.init:
         c = torch.load(Path(a.work) / a.init, weights_only=False)
-        model.load_state_dict(c["model"])
+        model.load_state_dict(c["average" if a.average else "model"])
         draft.load_state_dict(c["draft"])
         state = c["optimisers"] if not a.tower else None
     if a.tower:
@@ -384,7 +405,8 @@ def main():
     ap.add_argument("stage", choices=["tokenizer", "tower", "language", "export"])
     ap.add_argument("--seconds", type=float, default=600)
     ap.add_argument("--mix", choices=MIXES, default="full")
-    ap.add_argument("--init", help="checkpoint to start from, in --work")
+    ap.add_argument("--init", help="checkpoint to start from, in --work, or an exported model.safetensors")
+    ap.add_argument("--average", action="store_true", help="of --init take the running average of the weights")
     ap.add_argument("--tower", help="pre-trained tower to put in, in --work")
     ap.add_argument("--out", default="language.pt")
     ap.add_argument("--work", default="work")
@@ -397,7 +419,9 @@ def main():
     ap.add_argument("--hints", action="store_true", help="throw-away heads teach the tower and the first layers besides")
     ap.add_argument("--helper", action="store_true", help="a second process adds gradients whenever it has one")
     ap.add_argument("--helper-nice", type=int, default=10)
+    ap.add_argument("--bf16", action="store_true", help="products in bf16: twice as fast where the CPU has bf16 instructions, slow elsewhere")
     a = ap.parse_args()
+    M.HALF = torch.bfloat16 if a.bf16 else torch.float32
     Path(a.work).mkdir(exist_ok=True)
     if a.stage == "tokenizer":
         E.write_tokenizer(HERE)
