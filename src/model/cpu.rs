@@ -14,12 +14,6 @@ pub(super) fn has_avx512_bf16() -> bool {
     is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw") && has_avx2_and_fma()
 }
 
-/// Whether it multiplies pairs of 16-bit whole numbers in registers of 512 bits, and adds them up.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn has_avx512_vnni() -> bool {
-    is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw") && has_avx2_and_fma()
-}
-
 /// Whether libtorch's products of many rows go faster than ours: in bf16 where the CPU multiplies whole tiles (AMX), or has
 /// AVX-512 without products of bf16, which libtorch widens for and we do not.
 #[cfg(target_arch = "x86_64")]

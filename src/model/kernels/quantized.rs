@@ -48,13 +48,6 @@ pub(super) trait Codes: Copy + Send + Sync {
     /// The CPU has AVX2.
     #[cfg(target_arch = "x86_64")]
     unsafe fn pairs(register: __m256i, n: usize) -> __m256i;
-
-    /// The same of two registers side by side.
-    ///
-    /// # Safety
-    /// The CPU has AVX-512 with 16-bit lanes.
-    #[cfg(target_arch = "x86_64")]
-    unsafe fn pairs_of_two(registers: __m512i, n: usize) -> __m512i;
 }
 
 /// Codes from -127 to 127. A lane's four inputs are those of two pairs: the low bytes of both halves, and the high bytes.
@@ -98,16 +91,6 @@ impl Codes for Int8 {
             _ => _mm256_srai_epi16(register, 8),
         }
     }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn pairs_of_two(registers: __m512i, n: usize) -> __m512i {
-        match n {
-            0 => _mm512_srai_epi16(_mm512_slli_epi16(registers, 8), 8),
-            _ => _mm512_srai_epi16(registers, 8),
-        }
-    }
 }
 
 impl Codes for Int4 {
@@ -148,18 +131,6 @@ impl Codes for Int4 {
             1 => _mm256_srai_epi16(_mm256_slli_epi16(register, 8), 12),
             2 => _mm256_srai_epi16(_mm256_slli_epi16(register, 4), 12),
             _ => _mm256_srai_epi16(register, 12),
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn pairs_of_two(registers: __m512i, n: usize) -> __m512i {
-        match n {
-            0 => _mm512_srai_epi16(_mm512_slli_epi16(registers, 12), 12),
-            1 => _mm512_srai_epi16(_mm512_slli_epi16(registers, 8), 12),
-            2 => _mm512_srai_epi16(_mm512_slli_epi16(registers, 4), 12),
-            _ => _mm512_srai_epi16(registers, 12),
         }
     }
 }

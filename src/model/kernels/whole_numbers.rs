@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 #[cfg(target_arch = "x86_64")]
-use super::super::cpu::{has_avx2_and_fma, has_avx512_vnni};
+use super::super::cpu::has_avx2_and_fma;
 use super::element::{Element, LANES};
 use super::few_rows::tree;
 use super::fixed_point::{FixedBlock, FixedRows};
@@ -45,98 +45,11 @@ fn multiply_with<C: Codes>(
 /// Adds the products of a panel's block with that block of all rows.
 fn add_block<C: Codes>(block: &PanelBlock<C>, x: &[FixedBlock], sums: &mut [Sums]) {
     #[cfg(target_arch = "x86_64")]
-    if has_avx512_vnni() {
-        // Safety: the CPU was asked.
-        return unsafe { add_block_avx512(block, x, sums) };
-    } else if has_avx2_and_fma() {
+    if has_avx2_and_fma() {
         // Safety: the CPU was asked.
         return unsafe { add_block_avx2(block, x, sums) };
     }
     add_block_portable(block, x, sums);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn add_block_avx512<C: Codes>(block: &PanelBlock<C>, x: &[FixedBlock], sums: &mut [Sums]) {
-    let mut row = 0;
-    while row < x.len() {
-        let (x, sums) = (&x[row..], &mut sums[row..]);
-        let is_first = row == 0;
-        // Safety: the CPU has AVX-512 with its products of whole numbers.
-        row += unsafe {
-            match x.len() {
-                12.. => add_wide_tile::<C, 12>(block, x, sums, is_first),
-                8.. => add_wide_tile::<C, 8>(block, x, sums, is_first),
-                4.. => add_wide_tile::<C, 4>(block, x, sums, is_first),
-                2.. => add_wide_tile::<C, 2>(block, x, sums, is_first),
-                _ => add_wide_tile::<C, 1>(block, x, sums, is_first),
-            }
-        };
-    }
-}
-
-/// [`add_tile`] for two outputs at a time, a half of each register for each: the same bits.
-///
-/// # Safety
-/// The CPU has AVX-512 with its products of whole numbers.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn add_wide_tile<C: Codes, const ROWS: usize>(
-    block: &PanelBlock<C>,
-    x: &[FixedBlock],
-    sums: &mut [Sums],
-    prefetches: bool,
-) -> usize {
-    let (x, sums) = (&x[..ROWS], &mut sums[..ROWS]);
-    for (two, [a, b]) in block.codes.as_chunks::<2>().0.iter().enumerate() {
-        if prefetches {
-            prefetch_next_block(a);
-            prefetch_next_block(b);
-        }
-        let mut products = [_mm512_setzero_si512(); ROWS];
-        for register in 0..C::REGISTERS {
-            // Safety: a register is eight lanes, aligned.
-            let [a, b] = [a, b].map(|codes| unsafe { _mm256_load_si256(codes.register(register).as_ptr().cast()) });
-            let codes = _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
-            for n in 0..C::PAIRS_A_REGISTER {
-                // Safety: the CPU has AVX-512.
-                let weights = unsafe { C::pairs_of_two(codes, n) };
-                for (products, x) in products.iter_mut().zip(x) {
-                    let x = &x.numbers[register * C::PAIRS_A_REGISTER + n];
-                    // Safety: as the codes.
-                    let x = unsafe { _mm512_broadcast_i64x4(_mm256_load_si256(x.as_ptr().cast())) };
-                    *products = _mm512_dpwssd_epi32(*products, weights, x);
-                }
-            }
-        }
-        // Safety: twice eight scales of 16 bits, which are the upper halves of an fp32.
-        let scales = unsafe { _mm512_cvtepu16_epi32(_mm256_load_si256(block.scales[2 * two].as_ptr().cast())) };
-        let scales = _mm512_castsi512_ps(_mm512_slli_epi32(scales, 16));
-        for ((products, x), sums) in products.iter().zip(x).zip(sums.iter_mut()) {
-            let sums = sums[2 * two..2 * two + 2].as_mut_ptr().cast::<f32>();
-            // Safety: eight lanes each, and the sums of two outputs.
-            unsafe {
-                let x = _mm256_castps_pd(_mm256_load_ps(x.scales.as_ptr()));
-                let products =
-                    _mm512_mul_ps(_mm512_cvtepi32_ps(*products), _mm512_castpd_ps(_mm512_broadcast_f64x4(x)));
-                _mm512_storeu_ps(sums, _mm512_fmadd_ps(products, scales, _mm512_loadu_ps(sums)));
-            }
-        }
-    }
-    ROWS
-}
-
-/// Fetches the same output's codes of the next block: they come from memory while the first rows are multiplied with this one's.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn prefetch_next_block<C>(codes: &C) {
-    const CACHE_LINE: usize = 64;
-    let next = std::ptr::from_ref(codes).cast::<i8>().wrapping_add(size_of::<PanelBlock<C>>());
-    for at in (0..size_of::<C>()).step_by(CACHE_LINE) {
-        // Safety: it need not exist.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(at)) };
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -145,6 +58,7 @@ unsafe fn add_block_avx2<C: Codes>(block: &PanelBlock<C>, x: &[FixedBlock], sums
     let mut row = 0;
     while row < x.len() {
         let (x, sums) = (&x[row..], &mut sums[row..]);
+        // The next block's codes come from memory while the first rows are multiplied with this one's.
         let is_first = row == 0;
         // Safety: the CPU has AVX2 and FMA.
         row += unsafe {
@@ -171,10 +85,14 @@ unsafe fn add_tile<C: Codes, const ROWS: usize>(
     sums: &mut [Sums],
     prefetches: bool,
 ) -> usize {
+    const CACHE_LINE: usize = 64;
     let (x, sums) = (&x[..ROWS], &mut sums[..ROWS]);
     for (output, codes) in block.codes.iter().enumerate() {
         if prefetches {
-            prefetch_next_block(codes);
+            let next = std::ptr::from_ref(codes).cast::<i8>().wrapping_add(size_of::<PanelBlock<C>>());
+            for at in (0..size_of::<C>()).step_by(CACHE_LINE) {
+                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(at)); // it need not exist
+            }
         }
         let mut products = [_mm256_setzero_si256(); ROWS];
         for register in 0..C::REGISTERS {
@@ -227,8 +145,6 @@ mod tests {
     use super::super::quantize;
     use super::super::stored::Stored;
     use super::super::tensors::Matrix;
-    #[cfg(target_arch = "x86_64")]
-    use super::{Codes, FixedBlock, PanelBlock, Sums, add_block_avx2, has_avx2_and_fma};
     use super::{FixedRows, add_block_portable, multiply, multiply_with};
     use crate::model::options::Quantization;
     use crate::model::weight::Weight;
@@ -258,10 +174,6 @@ mod tests {
         match (Stored::<f32>::of(weight).unwrap(), form) {
             (Stored::Int8(weight), Form::Chosen) => multiply(&x, weight, &mut put),
             (Stored::Int4(weight), Form::Chosen) => multiply(&x, weight, &mut put),
-            #[cfg(target_arch = "x86_64")]
-            (Stored::Int8(weight), Form::Avx2) => multiply_with(avx2, &x, weight, &mut put),
-            #[cfg(target_arch = "x86_64")]
-            (Stored::Int4(weight), Form::Avx2) => multiply_with(avx2, &x, weight, &mut put),
             (Stored::Int8(weight), Form::Portable) => multiply_with(add_block_portable, &x, weight, &mut put),
             (Stored::Int4(weight), Form::Portable) => multiply_with(add_block_portable, &x, weight, &mut put),
             (Stored::Plain(_), _) => unreachable!("it was quantised"),
@@ -272,27 +184,7 @@ mod tests {
     #[derive(Clone, Copy)]
     enum Form {
         Chosen,
-        #[cfg(target_arch = "x86_64")]
-        Avx2,
         Portable,
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn avx2<C: Codes>(block: &PanelBlock<C>, x: &[FixedBlock], sums: &mut [Sums]) {
-        // Safety: the test asks the CPU.
-        unsafe { add_block_avx2(block, x, sums) }
-    }
-
-    #[test]
-    #[cfg(target_arch = "x86_64")]
-    fn both_forms_for_vectors_give_the_same_bits() {
-        if !has_avx2_and_fma() {
-            return;
-        }
-        for quantization in BOTH {
-            let (weight, x) = (quantized(quantization), random(37));
-            assert!(products(&x, &weight, Form::Avx2).equal(&products(&x, &weight, Form::Chosen)), "{quantization:?}");
-        }
     }
 
     #[test]
