@@ -236,12 +236,11 @@ impl Chunk {
                     value_dim,
                     &mut tile,
                 );
-                for row in 1..TILE_ROWS {
+                for (row, weights) in rows.iter().enumerate() {
                     let (before, this) = tile.split_at_mut(row);
-                    for (earlier, before) in before.iter().enumerate() {
-                        let weight = rows[row][first + earlier];
+                    for (weight, before) in weights[first..].iter().zip(before) {
                         for (x, before) in this[0].iter_mut().zip(before) {
-                            *x = multiply_add::<FMA>(weight, *before, *x);
+                            *x = multiply_add::<FMA>(*weight, *before, *x);
                         }
                     }
                 }
