@@ -14,7 +14,7 @@ use sardine::{bench, http, start, telemetry};
 use serde_json::json;
 
 fn main() {
-    tune_allocator();
+    share_arenas();
     keep_few_shapes();
     let outcome = match Cli::read().command {
         Command::Serve(settings) => run(serve(*settings)),
@@ -46,16 +46,11 @@ fn run(command: impl Future<Output = Result<(), String>>) -> Result<(), String> 
 
 /// glibc lets every thread allocate in an arena of its own, and what a picture's threads have freed in each is of no use to
 /// the others: the memory creeps up for thousands of requests. Two for all are not noticeably slower.
-///
-/// It also asks the system anew for every tensor of a prompt, and the system clears each page again: 4 % of a prompt's time.
-/// Up to 32 MiB, the most that glibc allows, memory is kept for the next tensor, 128 MiB of it.
-fn tune_allocator() {
+fn share_arenas() {
     #[cfg(target_env = "gnu")]
     // Safety: no other thread runs yet.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 20);
     }
 }
 
