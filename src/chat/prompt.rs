@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_picture_advances_by_its_longer_side() {
-        let picture = Arc::new(Picture { patches: Vec::new(), grid: Grid { height: 4, width: 6 } });
+        let picture = Arc::new(Picture::new(Vec::new(), Grid { height: 4, width: 6 }));
         let (positions, rope_delta) = positions(9, &[PlacedPicture { picture, placeholders: 1..7 }]);
         let expected =
             [[0, 0, 0], [1, 1, 1], [1, 1, 2], [1, 1, 3], [1, 2, 1], [1, 2, 2], [1, 2, 3], [4, 4, 4], [5, 5, 5]];

@@ -1,6 +1,7 @@
 //! The async side's handle on the engine: submit a prompt, get a stream of tokens, ask how it is.
 
 use std::any::Any;
+use std::ops::Add;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,8 @@ use super::queue::Refused;
 use super::sampling::Sampling;
 use super::sequence::Sequence;
 use super::shared::Shared;
-use super::status::{Health, Status};
-use super::step::{ModelRunner, Sampled};
+use super::status::{Health, PictureCounts, Status};
+use super::step::{ModelRunner, Sampled, Seen};
 use super::stream::TokenStream;
 use super::worker;
 use crate::error::{Error, Overload, Unavailable};
@@ -58,6 +59,8 @@ pub struct Request {
 pub enum Event {
     /// It left the queue.
     Started,
+    /// The pictures that begin in the next part of the prompt were turned into embeddings.
+    Seen(Seen),
     /// How likely the next tokens of the prompt were, where that was asked for: in pieces, from the second token on (nothing
     /// comes before the first), all of them before the first [`Event::Token`].
     Scored(Vec<Sampled>),
@@ -235,6 +238,11 @@ impl Engine {
     /// Tokens that the running sequences may grow to together, of [`EngineLimits::max_kv_tokens`].
     pub fn num_reserved_tokens(&self) -> usize {
         self.shared.sum(Status::num_reserved_tokens)
+    }
+
+    /// What became of the pictures of all requests.
+    pub fn pictures(&self) -> PictureCounts {
+        self.shared.replicas.iter().map(Status::pictures).fold(PictureCounts::default(), PictureCounts::add)
     }
 
     /// How often the engine had nothing to do and looked whether anything was still held.

@@ -18,10 +18,19 @@ pub struct Costs {
     pub vision_per_token: u64,
     /// Tokens of the largest picture; 0 without a vision tower.
     pub largest_picture: usize,
+    /// Tokens of smaller pictures that the tower sees at once; 0 without one.
+    pub pictures_a_pass: usize,
     /// What a sequence holds whatever its length: its recurrent states.
     pub per_sequence: u64,
     /// Keys and values of one token of one sequence.
     pub per_kv_token: u64,
+}
+
+impl Costs {
+    /// The vision tower's activations, where sequences have at most `max_model_len` tokens.
+    fn vision(&self, max_model_len: usize) -> u64 {
+        self.vision_per_token * self.largest_picture.min(max_model_len).max(self.pictures_a_pass) as u64
+    }
 }
 
 /// What was asked for.
@@ -35,6 +44,8 @@ pub struct Wanted {
     pub trained_len: usize,
     /// Room for the prepared pictures of requests.
     pub pictures: PictureRoom,
+    /// Bytes for what the vision tower made of pictures, which is kept for those that come again.
+    pub picture_cache: u64,
 }
 
 /// What is served within which memory.
@@ -47,7 +58,7 @@ pub struct MemoryPlan {
     pub weights_bytes: u64,
     /// Activations of the largest step.
     pub step_bytes: u64,
-    /// The vision tower's activations for the largest picture.
+    /// The vision tower's activations for the largest picture, or for several smaller ones at once.
     pub picture_bytes: u64,
     /// Recurrent states of all sequences.
     pub sequences_bytes: u64,
@@ -56,7 +67,9 @@ pub struct MemoryPlan {
     /// Prepared pictures of the requests that wait or run.
     pub waiting_pictures_bytes: u64,
     pub waiting_pictures_place: PicturePlace,
-    /// The sum of the six above, less pictures that are not in this memory.
+    /// What is kept of pictures that were seen, at most.
+    pub picture_cache_bytes: u64,
+    /// The sum of those above, less pictures that are not in this memory.
     pub planned_bytes: u64,
     /// Recurrent states of one sequence.
     pub bytes_per_sequence: u64,
@@ -93,7 +106,8 @@ impl MemoryPlan {
     pub fn new(costs: &Costs, wanted: Wanted, device: String, available_bytes: Option<u64>) -> MemoryPlan {
         let pictures = wanted.pictures;
         let pictures_here = if pictures.place == PicturePlace::Device { pictures.bytes } else { 0 };
-        let memory = Memory { costs, bytes: available_bytes.map(|bytes| bytes.saturating_sub(pictures_here)) };
+        let set_aside = pictures_here.saturating_add(wanted.picture_cache);
+        let memory = Memory { costs, bytes: available_bytes.map(|bytes| bytes.saturating_sub(set_aside)) };
         let wished = wanted.max_model_len.unwrap_or_else(|| memory.default_len(wanted)).min(wanted.trained_len);
         let batch = (1..=wanted.max_batch_size).rev().find(|batch| memory.fits(*batch, wished));
         let (max_batch_size, max_model_len) = match batch {
@@ -108,12 +122,13 @@ impl MemoryPlan {
             available_bytes,
             weights_bytes: costs.weights,
             step_bytes: costs.step + costs.step_per_context_token * max_model_len as u64,
-            picture_bytes: costs.vision_per_token * largest_picture_tokens as u64,
+            picture_bytes: costs.vision(max_model_len),
             sequences_bytes: costs.per_sequence * max_batch_size as u64,
             kv_bytes: costs.per_kv_token * max_kv_tokens as u64,
             waiting_pictures_bytes: pictures.bytes,
             waiting_pictures_place: pictures.place,
-            planned_bytes: pictures_here,
+            picture_cache_bytes: wanted.picture_cache,
+            planned_bytes: set_aside,
             bytes_per_sequence: costs.per_sequence,
             bytes_per_kv_token: costs.per_kv_token,
             largest_picture_tokens,
@@ -180,6 +195,7 @@ impl MemoryPlan {
                 each(self.bytes_per_kv_token, &format!("{} tokens", self.max_kv_tokens)),
             ),
             ("pictures", in_units(self.waiting_pictures_bytes), pictures.to_owned()),
+            ("seen pictures", in_units(self.picture_cache_bytes), "kept for those that come again".to_owned()),
             ("planned", in_units(self.planned_bytes), String::new()),
             (
                 "serves",
@@ -206,7 +222,7 @@ impl Memory<'_> {
         let others = costs.weights
             + costs.step
             + costs.step_per_context_token * len as u64
-            + costs.vision_per_token * costs.largest_picture.min(len) as u64
+            + costs.vision(len)
             + costs.per_sequence * batch as u64;
         match bytes.checked_sub(others) {
             Some(left) => left.checked_div(costs.per_kv_token).map_or(usize::MAX, |tokens| tokens as usize),
@@ -273,6 +289,7 @@ mod tests {
         step_per_context_token: 1536,
         vision_per_token: 128 << 10,
         largest_picture: 16_384,
+        pictures_a_pass: 512,
         per_sequence: 49 * MIB,
         per_kv_token: 32 << 10,
     };
@@ -280,7 +297,7 @@ mod tests {
     const NO_PICTURES: PictureRoom = PictureRoom { bytes: 0, place: PicturePlace::Device };
 
     fn wanted(max_model_len: Option<usize>) -> Wanted {
-        Wanted { max_batch_size: 8, max_model_len, trained_len: 262_144, pictures: NO_PICTURES }
+        Wanted { max_batch_size: 8, max_model_len, trained_len: 262_144, pictures: NO_PICTURES, picture_cache: 0 }
     }
 
     fn plan(wanted: Wanted, available: u64) -> MemoryPlan {
@@ -361,6 +378,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_of_seen_pictures_takes_its_room_from_keys_and_values() {
+        let (none, some) =
+            (plan(wanted(None), 14 * GIB), plan(Wanted { picture_cache: 256 * MIB, ..wanted(None) }, 14 * GIB));
+        assert_eq!(none.max_kv_tokens - some.max_kv_tokens, (256 * MIB / COSTS.per_kv_token) as usize);
+        assert!(some.table().contains("seen pictures  256.0 MiB"), "{}", some.table());
+    }
+
+    #[test]
+    fn small_pictures_need_room_to_be_seen_several_at_once() {
+        let picture_bytes = |largest_picture| {
+            let costs = Costs { largest_picture, ..COSTS };
+            MemoryPlan::new(&costs, wanted(None), "cpu".to_owned(), Some(80 * GIB)).picture_bytes
+        };
+        assert_eq!((picture_bytes(25), picture_bytes(1024)), (512 * (128 << 10), 1024 * (128 << 10)));
+    }
+
+    #[test]
     fn without_knowledge_of_the_memory_everything_is_as_asked() {
         let plan = MemoryPlan::new(&COSTS, wanted(None), "cuda:0".to_owned(), None);
         assert_eq!((plan.max_batch_size, plan.max_model_len, plan.max_kv_tokens), (8, 32_768, 8 * 32_768));
@@ -396,14 +430,15 @@ mod tests {
                 (per_sequence, per_kv_token) in (0_u64..1 << 28, 0_u64..1 << 18),
                 (max_batch_size, trained_len) in (1_usize..1024, 1_usize..1 << 20),
                 asked in proptest::option::of(1_usize..1 << 20),
-                picture_bytes in 0_u64..1 << 30,
+                (picture_bytes, picture_cache) in (0_u64..1 << 30, 0_u64..1 << 30),
             ) {
                 let costs = Costs {
-                    weights, step, step_per_context_token: 100, vision_per_token, largest_picture: 16_384, per_sequence, per_kv_token,
+                    weights, step, step_per_context_token: 100, vision_per_token, largest_picture: 16_384, pictures_a_pass: 512,
+                    per_sequence, per_kv_token,
                 };
                 let max_model_len = asked.map(|len| len.min(trained_len));
                 let pictures = PictureRoom { bytes: picture_bytes, place: PicturePlace::Device };
-                let wanted = Wanted { max_batch_size, max_model_len, trained_len, pictures };
+                let wanted = Wanted { max_batch_size, max_model_len, trained_len, pictures, picture_cache };
                 let plan = MemoryPlan::new(&costs, wanted, "cpu".to_owned(), Some(available));
                 prop_assert!((1..=max_batch_size).contains(&plan.max_batch_size));
                 prop_assert!((1..=max_model_len.unwrap_or(trained_len)).contains(&plan.max_model_len));

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::handle::{Ended, Event, Request};
 use super::prompt::PlacedPicture;
 use super::scheduler::Work;
-use super::step::{PictureRows, Row, Sample, Sampled, Score, Slot};
+use super::step::{PictureRows, Row, Sample, Sampled, Score, Seen, Slot};
 use crate::error::Error;
 
 /// Tokens that prompts share if they begin alike: a system message or the tools, say.
@@ -144,6 +144,11 @@ impl Sequence {
             num_prompt: prompt.len(),
             history,
         }
+    }
+
+    /// Its pictures that begin in the step's part of the prompt were seen.
+    pub(super) fn saw(&self, seen: Seen) {
+        self.send(Event::Seen(seen));
     }
 
     /// The slot holds `num_tokens` more, of which the prompt's were `scored`.

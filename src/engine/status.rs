@@ -1,8 +1,10 @@
 //! What the engine's thread publishes about itself, and what a newcomer has to expect of it.
 
+use std::ops::Add;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::step::Seen;
 use crate::error::Unavailable;
 
 /// Whether the engine serves.
@@ -20,6 +22,9 @@ pub(super) struct Status {
     num_reserved_tokens: AtomicUsize,
     /// Moving average of how long a sequence holds its slot; 0 before the first has ended.
     mean_slot_ms: AtomicU64,
+    num_pictures_computed: AtomicU64,
+    num_pictures_reused: AtomicU64,
+    picture_cache_bytes: AtomicU64,
     num_checks: AtomicU64,
     num_leaks: AtomicU64,
     was_ready: AtomicBool,
@@ -27,6 +32,29 @@ pub(super) struct Status {
     epoch: Instant,
     /// When the thread last showed that it gets on, in milliseconds after `epoch`; [`IDLE`] while it has nothing to do.
     beat_ms: AtomicU64,
+}
+
+/// What became of the pictures of all steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PictureCounts {
+    /// Pictures that the vision tower computed.
+    pub computed: u64,
+    /// Pictures that were the same as one that it had.
+    pub reused: u64,
+    /// Bytes of what is kept for pictures that come again.
+    pub kept_bytes: u64,
+}
+
+impl Add for PictureCounts {
+    type Output = PictureCounts;
+
+    fn add(self, other: PictureCounts) -> PictureCounts {
+        PictureCounts {
+            computed: self.computed + other.computed,
+            reused: self.reused + other.reused,
+            kept_bytes: self.kept_bytes + other.kept_bytes,
+        }
+    }
 }
 
 /// The thread waits for work (or loads the model, which has no steps).
@@ -41,6 +69,9 @@ impl Status {
             num_slots: AtomicUsize::new(num_slots),
             num_reserved_tokens: AtomicUsize::new(0),
             mean_slot_ms: AtomicU64::new(0),
+            num_pictures_computed: AtomicU64::new(0),
+            num_pictures_reused: AtomicU64::new(0),
+            picture_cache_bytes: AtomicU64::new(0),
             num_checks: AtomicU64::new(0),
             num_leaks: AtomicU64::new(0),
             was_ready: AtomicBool::new(false),
@@ -119,6 +150,21 @@ impl Status {
 
     pub fn mean_slot_time(&self) -> Duration {
         Duration::from_millis(self.mean_slot_ms.load(Ordering::Relaxed))
+    }
+
+    /// Counts the pictures of a step.
+    pub fn record_seen(&self, seen: &Seen) {
+        self.num_pictures_computed.fetch_add(seen.num_computed as u64, Ordering::Relaxed);
+        self.num_pictures_reused.fetch_add(seen.num_reused as u64, Ordering::Relaxed);
+        self.picture_cache_bytes.store(seen.kept_bytes, Ordering::Relaxed);
+    }
+
+    pub fn pictures(&self) -> PictureCounts {
+        PictureCounts {
+            computed: self.num_pictures_computed.load(Ordering::Relaxed),
+            reused: self.num_pictures_reused.load(Ordering::Relaxed),
+            kept_bytes: self.picture_cache_bytes.load(Ordering::Relaxed),
+        }
     }
 
     pub fn record_leak(&self) {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::prompt::Picture;
 use super::sampling::Sampling;
@@ -77,6 +78,21 @@ pub struct Outputs {
     pub rows: Vec<Outcome>,
     /// One for each of the targets of each row; empty for a row that scores nothing. May be left empty where none does.
     pub scores: Vec<Vec<Sampled>>,
+    /// How the pictures that begin in the step's rows were seen; `None` where none does.
+    pub seen: Option<Seen>,
+}
+
+/// What became of the pictures of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pub began: Instant,
+    /// On a GPU, when its work was queued and not when it was done.
+    pub ended: Instant,
+    /// Pictures that the vision tower computed, and those that were the same as one that it had.
+    pub num_computed: usize,
+    pub num_reused: usize,
+    /// Bytes of what is kept for pictures that come again.
+    pub kept_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]

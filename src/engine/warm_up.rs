@@ -49,7 +49,7 @@ pub fn warm_up(runner: &mut dyn ModelRunner, patch_len: Option<usize>) -> Result
 }
 
 fn grey(patch_len: usize) -> Picture {
-    Picture { patches: vec![0.0; GRID.num_patches() * patch_len], grid: GRID }
+    Picture::new(vec![0.0; GRID.num_patches() * patch_len], GRID)
 }
 
 /// Any ids will do, and nobody reads the answer.
@@ -81,7 +81,11 @@ mod tests {
     impl ModelRunner for Model {
         fn run(&mut self, step: &Step) -> Outputs {
             self.0.push(step.clone());
-            Outputs { rows: vec![self.1.clone(); step.rows.len()], scores: vec![Vec::new(); step.rows.len()] }
+            Outputs {
+                rows: vec![self.1.clone(); step.rows.len()],
+                scores: vec![Vec::new(); step.rows.len()],
+                seen: None,
+            }
         }
     }
 

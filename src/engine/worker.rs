@@ -9,7 +9,7 @@ use super::scheduler::{self, Room, Work};
 use super::sequence::Sequence;
 use super::shared::Shared;
 use super::status::{Health, Status};
-use super::step::{Held, ModelRunner, Outcome, Outputs, Slot, Step};
+use super::step::{Held, ModelRunner, Outcome, Outputs, Row, Seen, Slot, Step};
 use crate::error::{Error, Overload, Unavailable};
 
 /// Loads the replica with this index, tells what became of it, and serves the queue until every handle is gone.
@@ -162,7 +162,12 @@ impl<'a> Worker<'a> {
         let rows = chosen.map(|(running, share)| running.sequence.row(running.slot, *share)).collect();
         let step = Step { released: std::mem::take(&mut self.released), rows };
         match caught(|| self.runner.run(&step)) {
-            Ok(outputs) => self.deliver(&shares, outputs),
+            Ok(outputs) => {
+                if let Some(seen) = outputs.seen {
+                    self.tell_seen(&step, seen);
+                }
+                self.deliver(&shares, outputs);
+            }
             Err(message) => {
                 self.fail_step(&shares, &message);
                 if is_device_lost(&message) {
@@ -171,6 +176,16 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Tells the sequences whose pictures were seen in `step`.
+    fn tell_seen(&self, step: &Step, seen: Seen) {
+        self.status.record_seen(&seen);
+        let begins = |row: &Row| row.pictures.iter().any(|part| part.first_embedding == 0);
+        for row in step.rows.iter().filter(|row| begins(row)) {
+            let whose = self.running.iter().find(|running| running.slot == row.slot);
+            whose.iter().for_each(|running| running.sequence.saw(seen));
+        }
     }
 
     fn deliver(&mut self, shares: &[usize], outputs: Outputs) {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Finish, Usage};
+use crate::engine::Seen;
 use crate::error::Error;
 use crate::telemetry::{AnswerEnd, Metrics, Stage};
 
@@ -61,6 +62,8 @@ pub(super) struct Account {
     /// When the answer was queued.
     submitted: Instant,
     started: Option<Instant>,
+    /// When its pictures were seen: a part of the prefill.
+    seen: Vec<Stage>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     max_new_tokens: usize,
@@ -83,6 +86,7 @@ impl Account {
             arrived,
             submitted: Instant::now(),
             started: None,
+            seen: Vec::new(),
             first_token: None,
             last_token: None,
             max_new_tokens,
@@ -96,6 +100,12 @@ impl Account {
     pub(super) fn start(&mut self) {
         self.started = Some(Instant::now());
         self.usage.queue_time = self.submitted.elapsed();
+    }
+
+    /// Its pictures, or some of them, went through the vision tower.
+    pub(super) fn add_seen(&mut self, seen: &Seen) {
+        self.metrics.count_media("see", seen.ended.saturating_duration_since(seen.began));
+        self.seen.push(Stage { name: "see", began: seen.began, ended: seen.ended });
     }
 
     pub(super) fn has_started(&self) -> bool {
@@ -139,7 +149,7 @@ impl Account {
         let queue = stage("queue", Some(self.submitted), self.started);
         let prefill = stage("prefill", self.started, self.first_token);
         let decode = stage("decode", self.first_token, self.last_token);
-        [queue, prefill, decode].into_iter().flatten()
+        [queue, prefill, decode].into_iter().flatten().chain(self.seen.iter().cloned())
     }
 
     /// Between two tokens, on the mean.

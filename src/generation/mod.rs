@@ -306,6 +306,7 @@ impl Generation {
         loop {
             match self.event().await? {
                 Event::Started => self.account.start(),
+                Event::Seen(seen) => self.account.add_seen(&seen),
                 Event::Scored(tokens) => self.prompt_scored(tokens),
                 Event::Token(sampled) => return Some(Ok(self.token(sampled))),
                 Event::Finished(ended) => match self.end(ended) {

@@ -26,6 +26,7 @@ pub(super) async fn metrics(service: web::Data<Service>, settings: web::Data<Htt
 fn gauges(service: &Service, model: &str) -> Gauges {
     let engine = service.engine();
     let kv_tokens_reserved = engine.num_reserved_tokens();
+    let pictures = engine.pictures();
     Gauges {
         model: model.to_owned(),
         num_running: engine.num_running_each(),
@@ -34,6 +35,9 @@ fn gauges(service: &Service, model: &str) -> Gauges {
         kv_tokens_reserved,
         kv_usage_ratio: kv_tokens_reserved as f64 / engine.limits().max_kv_tokens.max(1) as f64,
         picture_bytes: service.held_picture_bytes(),
+        pictures_computed: pictures.computed,
+        pictures_reused: pictures.reused,
+        picture_cache_bytes: pictures.kept_bytes,
         num_idle_checks: engine.num_checks(),
         num_leaks: engine.num_leaks(),
     }

@@ -388,7 +388,7 @@ fn resize_and_cut(picture: Rgb, area: Area, preprocess: &Preprocess, share: &Sha
     let grid = preprocess.grid(height, width);
     share.take(grid.num_tokens())?;
     let resized = resize::resize(picture, height, width);
-    Ok(Picture { patches: patches::patches(&resized, preprocess), grid })
+    Ok(Picture::new(patches::patches(&resized, preprocess), grid))
 }
 
 /// Says which of several pictures or videos an error is about.

@@ -6,6 +6,7 @@ use super::config::{Config, Dtype, LayerType, TextConfig, VisionConfig};
 use super::inventory::{Listed, Part, inventory};
 use super::kernels;
 use super::options::Quantization;
+use super::sight::TOKENS_A_PASS;
 use crate::engine::Costs;
 
 /// Whatever is computed in fp32.
@@ -48,9 +49,9 @@ pub fn costs(config: &Config, precision: Precision, largest: Largest) -> Costs {
     let size = bytes_of(precision.dtype);
     let text = &config.text;
     let tokens = (largest.prefill_chunk + largest.max_batch_size) as u64;
-    let (vision_per_token, largest_picture) = match &config.vision {
-        Some(vision) => (vision_activations(vision, size), largest.picture_tokens),
-        None => (0, 0),
+    let (vision_per_token, largest_picture, pictures_a_pass) = match &config.vision {
+        Some(vision) => (vision_activations(vision, size), largest.picture_tokens, TOKENS_A_PASS),
+        None => (0, 0, 0),
     };
     Costs {
         weights: weights(config, precision),
@@ -60,6 +61,7 @@ pub fn costs(config: &Config, precision: Precision, largest: Largest) -> Costs {
         step_per_context_token: QUERY_BLOCK.min(largest.prefill_chunk as u64) * (1 + size),
         vision_per_token,
         largest_picture,
+        pictures_a_pass,
         per_sequence: num_layers(text, LayerType::LinearAttention) * state(text, size),
         per_kv_token: num_layers(text, LayerType::FullAttention)
             * product(&[2, text.num_key_value_heads, text.head_dim])

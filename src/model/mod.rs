@@ -1,7 +1,8 @@
 //! Qwen3.5 in tensors; the only home of `tch`.
 //!
 //! [`load`] reads a checkpoint and gives a [`QwenRunner`], which runs the engine's steps:
-//! `packing` makes one list of a step's tokens, `vision` turns pictures into embeddings, `decoder` runs the layers
+//! `packing` makes one list of a step's tokens, `sight` turns pictures into embeddings by the tower of `vision` and the memory
+//! of `features`, `decoder` runs the layers
 //! (`attention`, `delta_net`) over what `cache` remembers of each sequence, and the sampler chooses. `kernels` computes what
 //! libtorch would compute slowly, or with other bits in other company, on the CPU; `threads` are those that do.
 //!
@@ -18,6 +19,7 @@ mod delta_inputs;
 mod delta_net;
 pub mod delta_rule;
 mod elementwise;
+mod features;
 mod footprint;
 mod inventory;
 mod kernels;
@@ -30,6 +32,7 @@ mod rotary;
 mod runner;
 pub mod sampler;
 mod shards;
+mod sight;
 mod threads;
 mod vision;
 mod weight;
@@ -61,9 +64,13 @@ pub fn load(checkpoint: &Checkpoint, options: &LoadOptions, progress: Progress) 
     let _guard = tch::no_grad_guard();
     let weights = weights::Weights::open(checkpoint, &config, (kind, device), options.quantize, progress)?;
     let decoder = decoder::Decoder::load(&weights, &config, device);
-    let tower = |vision| vision::VisionTower::load(&weights.root().at("model.visual"), vision, device);
+    let sight = |vision| sight::Sight {
+        tower: vision::VisionTower::load(&weights.root().at("model.visual"), vision, device),
+        features: features::FeatureCache::new(options.picture_cache_bytes),
+        company: sight::Company::of(kind, device, options.batch_invariant),
+    };
     Ok(QwenRunner {
-        vision: config.vision.as_ref().map(tower),
+        sight: config.vision.as_ref().map(sight),
         decoder,
         slots: cache::Slots::new(options.max_batch_size, &config, (kind, device)),
         config,

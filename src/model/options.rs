@@ -18,6 +18,8 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// On a GPU every sequence is computed by itself, so that company cannot change its last bits. On a CPU it never does.
     pub batch_invariant: bool,
+    /// Memory for what the vision tower made of pictures, for those that come again. 0 keeps nothing.
+    pub picture_cache_bytes: u64,
     /// Shared library that brings libtorch's CUDA side ("libtorch_cuda.so"); "none" loads nothing.
     pub cuda_library: String,
 }

@@ -10,7 +10,7 @@ pub(super) struct Table {
     pub merge: usize,
 }
 
-/// Positions of the patches of one picture.
+/// Positions of the patches of some pictures, one picture after the other.
 pub(super) struct PatchPositions {
     pub rows: Tensor,    // [patches], fp32
     pub columns: Tensor, // [patches], fp32
@@ -20,9 +20,10 @@ pub(super) struct PatchPositions {
 }
 
 impl PatchPositions {
-    pub fn new(grid: Grid, table: &Table, device: Device) -> PatchPositions {
+    pub fn new(grids: impl Iterator<Item = Grid>, table: &Table, device: Device) -> PatchPositions {
         let (mut places, mut taps, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-        for (row, column) in in_block_order(grid, table.merge) {
+        let patches = grids.flat_map(|grid| in_block_order(grid, table.merge).map(move |place| (grid, place)));
+        for (grid, (row, column)) in patches {
             places.extend([row as f32, column as f32]);
             let across = taps_along(row, grid.height, table.side);
             let along = taps_along(column, grid.width, table.side);

@@ -1,6 +1,7 @@
 //! The model behind the engine's seam: a step of plain data in, tokens out.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tch::{Device, Kind, Tensor};
 
@@ -10,10 +11,10 @@ use super::decoder::Decoder;
 use super::kernels;
 use super::packing::{Packed, Span, pack};
 use super::sampler::{NOT_FINITE, sample, score};
+use super::sight::Sight;
 use super::threads;
-use super::vision::VisionTower;
 use crate::checkpoint::Bytes;
-use crate::engine::{Held, ModelRunner, Outcome, Outputs, PictureRows, Row, Sample, Sampled, Step};
+use crate::engine::{Held, ModelRunner, Outcome, Outputs, Picture, PictureRows, Row, Sample, Sampled, Seen, Step};
 
 /// Sees intermediate results by name: `vision` for each picture, `layer.{i}` over the packed tokens of a step, `logits` of
 /// the rows that are sampled.
@@ -26,7 +27,8 @@ const SCORED_ROWS: usize = 64;
 pub struct QwenRunner {
     // Dropped in this order. Invariant: tensors before the files that they may lie in.
     pub(super) decoder: Decoder,
-    pub(super) vision: Option<VisionTower>,
+    /// `None` where the checkpoint has no vision tower.
+    pub(super) sight: Option<Sight>,
     pub(super) slots: Slots,
     pub(super) config: Config,
     pub(super) device: Device,
@@ -53,8 +55,9 @@ impl QwenRunner {
         for slot in &step.released {
             self.slots.release(*slot);
         }
+        let num_rows = step.rows.len();
         let mut outputs =
-            Outputs { rows: vec![Outcome::Prefilled; step.rows.len()], scores: vec![Vec::new(); step.rows.len()] };
+            Outputs { rows: vec![Outcome::Prefilled; num_rows], scores: vec![Vec::new(); num_rows], seen: None };
         let mut sound = Vec::new();
         for (index, row) in step.rows.iter().enumerate() {
             match self.fault(row) {
@@ -65,6 +68,10 @@ impl QwenRunner {
         // Sequences of one token first, by slot: a recurrent layer runs neighbours among them as one.
         sound.sort_by_key(|index| (step.rows[*index].ids.len() > 1, step.rows[*index].slot));
         let rows: Vec<&Row> = sound.iter().map(|index| &step.rows[*index]).collect();
+        for row in rows.iter().filter(|row| row.start == 0) {
+            self.slots.begin(row.slot);
+        }
+        outputs.seen = self.see(&rows);
         let computed: Vec<_> = self.passes(&rows).into_iter().flat_map(|pass| self.forward(pass)).collect();
         for (index, (outcome, scored)) in sound.into_iter().zip(computed) {
             (outputs.rows[index], outputs.scores[index]) = (outcome, scored);
@@ -133,8 +140,8 @@ impl QwenRunner {
     /// Cuts sound rows, those of one token first, into the passes that they are computed in.
     ///
     /// On the CPU a row's numbers must not depend on its company. A product of few rows keeps that promise
-    /// ([`kernels::linear`]), a GEMM does not, so a prompt's chunk has a pass of its own: it is bound by its operations, and
-    /// reading the weights once more for it costs little. On a GPU one pass takes all, unless company must not count there.
+    /// ([`kernels::linear`]), libtorch's GEMM does not, so a prompt's chunk has a pass of its own: it is bound by its operations,
+    /// and reading the weights once more for it costs little. On a GPU one pass takes all, unless company must not count there.
     fn passes<'r>(&self, rows: &'r [&'r Row]) -> Vec<&'r [&'r Row]> {
         if self.device != Device::Cpu {
             return rows.chunks(if self.batch_invariant { 1 } else { rows.len().max(1) }).collect();
@@ -147,9 +154,6 @@ impl QwenRunner {
     fn forward(&mut self, rows: &[&Row]) -> Vec<(Outcome, Vec<Sampled>)> {
         if rows.is_empty() {
             return Vec::new();
-        }
-        for row in rows.iter().filter(|row| row.start == 0) {
-            self.slots.begin(row.slot);
         }
         let packed = Packed::new(rows, self.device);
         let embeddings = self.embed(rows, &packed);
@@ -170,32 +174,41 @@ impl QwenRunner {
         let embeddings = self.decoder.embed_tokens.forward(&packed.ids);
         for (row, span) in rows.iter().zip(&packed.spans) {
             for part in &row.pictures {
-                let seen = self.see(row, part);
-                let len = part.rows.len() as i64;
+                let pictures = &mut self.slots.memory(row.slot).pictures;
+                let index = index_of(&part.picture, pictures).expect("Invariant: pictures were seen before");
+                let (first, len) = (part.first_embedding as i64, part.rows.len() as i64);
                 let mut place = embeddings.narrow(0, span.first + part.rows.start as i64, len);
-                place.copy_(&seen.narrow(0, part.first_embedding as i64, len));
+                place.copy_(&pictures[index].1.narrow(0, first, len));
+                if part.first_embedding + part.rows.len() == part.picture.grid.num_tokens() {
+                    drop(pictures.remove(index));
+                }
             }
         }
         embeddings
     }
 
-    /// A picture's embeddings, computed when its first token is met and forgotten with its last.
-    fn see(&mut self, row: &Row, part: &PictureRows) -> Tensor {
-        let pictures = &mut self.slots.memory(row.slot).pictures;
-        let known = pictures.iter().position(|(picture, _)| Arc::ptr_eq(picture, &part.picture));
-        let seen = match known {
-            Some(index) => pictures.remove(index).1,
-            None => {
-                let tower = self.vision.as_ref().expect("Invariant: a picture without a tower is a fault");
-                let seen = tower.forward(&part.picture);
-                show(&mut self.observer, || "vision".to_owned(), &seen);
-                seen
-            }
-        };
-        if part.first_embedding + part.rows.len() < part.picture.grid.num_tokens() {
-            pictures.push((part.picture.clone(), seen.shallow_clone()));
+    /// Turns the pictures that begin in `rows` into embeddings, all together, and gives them to their sequences.
+    fn see(&mut self, rows: &[&Row]) -> Option<Seen> {
+        let slots = &mut self.slots;
+        let mut beginning = Vec::new();
+        for row in rows {
+            let known = &slots.memory(row.slot).pictures;
+            let new = row.pictures.iter().filter(|part| index_of(&part.picture, known).is_none());
+            beginning.extend(new.map(|part| (row.slot, part.picture.clone())));
         }
-        seen
+        if beginning.is_empty() {
+            return None;
+        }
+        let began = Instant::now();
+        let sight = self.sight.as_mut().expect("Invariant: a picture without a tower is a fault");
+        let (slots_of, pictures): (Vec<_>, Vec<_>) = beginning.into_iter().unzip();
+        let (seen, num_computed) = sight.see(&pictures);
+        let num_reused = pictures.len() - num_computed;
+        for ((slot, picture), seen) in slots_of.into_iter().zip(pictures).zip(seen) {
+            show(&mut self.observer, || "vision".to_owned(), &seen);
+            slots.memory(slot).pictures.push((picture, seen));
+        }
+        Some(Seen { began, ended: Instant::now(), num_computed, num_reused, kept_bytes: sight.features.bytes() })
     }
 
     /// Samples the rows that ask for it. Only their last tokens go through the head.
@@ -225,6 +238,11 @@ impl QwenRunner {
         });
         blocks.flatten().collect()
     }
+}
+
+/// Where `picture` is among those of a sequence.
+fn index_of(picture: &Arc<Picture>, pictures: &[(Arc<Picture>, Tensor)]) -> Option<usize> {
+    pictures.iter().position(|(known, _)| Arc::ptr_eq(known, picture))
 }
 
 /// A prompt whose scores are not numbers fails, as one whose next token cannot be chosen does.

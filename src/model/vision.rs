@@ -1,4 +1,4 @@
-//! The vision tower: a picture's patches to embeddings among the decoder's tokens.
+//! The vision tower: the patches of pictures to embeddings among the decoder's tokens.
 
 use tch::{Device, Kind, Tensor};
 
@@ -6,6 +6,7 @@ use super::attention::attention;
 use super::config::VisionConfig;
 use super::elementwise::by_rows;
 use super::layers::{LayerNorm, Linear};
+use super::packing::pack;
 use super::patch_positions::{PatchPositions, Table};
 use super::rotary::{Rotation, VisionRotary};
 use super::weights::At;
@@ -36,20 +37,30 @@ impl VisionTower {
         }
     }
 
-    /// One picture's embeddings: [tokens, the decoder's hidden size]. A picture attends to itself alone, so that a video's
-    /// frames are pictures too.
-    pub fn forward(&self, picture: &Picture) -> Tensor {
-        let patches = Tensor::from_slice(&picture.patches).view((picture.grid.num_patches() as i64, -1));
-        let patches = patches.to_device_(self.device, self.pos_embed.kind(), true, false);
-        let positions = PatchPositions::new(picture.grid, &self.table, self.device);
+    /// The embeddings of some pictures, computed together: [tokens, the decoder's hidden size] each, in memory of its own. A
+    /// picture attends to itself alone, so that a video's frames are pictures too.
+    pub fn forward(&self, pictures: &[&Picture]) -> Vec<Tensor> {
+        let patches = pictures.iter().map(|picture| {
+            let patches = Tensor::from_slice(&picture.patches).view((picture.grid.num_patches() as i64, -1));
+            patches.to_device_(self.device, self.pos_embed.kind(), true, false)
+        });
+        let patches = pack(patches.collect()); // [patches of all, patch_len]
+        let grids = || pictures.iter().map(|picture| picture.grid);
+        let positions = PatchPositions::new(grids(), &self.table, self.device);
+        let lens: Vec<i64> = grids().map(|grid| grid.num_patches() as i64).collect();
 
-        let embedded = self.patch_embed.forward(&patches); // [patches, hidden]
+        let embedded = self.patch_embed.forward(&patches); // [patches of all, hidden]
         let mut x = &embedded + self.learned_positions(&positions);
         let rotation = self.rotary.at(&positions.rows, &positions.columns);
         for block in &self.blocks {
-            x = block.forward(&x, &rotation);
+            x = block.forward(&x, &rotation, &lens);
         }
-        self.merger.forward(&x)
+        let merged = self.merger.forward(&x); // [tokens of all, the decoder's hidden size]
+        if pictures.len() == 1 {
+            return vec![merged];
+        }
+        let lens: Vec<i64> = grids().map(|grid| grid.num_tokens() as i64).collect();
+        merged.split_with_sizes(lens, 0).iter().map(Tensor::copy).collect()
     }
 
     /// The learned table read between its rows and columns: summed in fp32, then rounded.
@@ -84,24 +95,28 @@ impl Block {
         }
     }
 
-    /// [patches, hidden], of the same shape.
-    fn forward(&self, x: &Tensor, rotation: &Rotation) -> Tensor {
-        let x = x + self.attend(&self.norm1.forward(x), rotation);
+    /// [patches of all pictures, hidden], of the same shape; `lens` are each picture's.
+    fn forward(&self, x: &Tensor, rotation: &Rotation, lens: &[i64]) -> Tensor {
+        let x = x + self.attend(&self.norm1.forward(x), rotation, lens);
         let inner = self.linear_fc1.forward(&self.norm2.forward(&x));
         let inner = by_rows([&inner], |[x]| x.gelu("tanh"));
         let mixed = self.linear_fc2.forward(&inner);
         x + mixed
     }
 
-    /// Every patch of the picture sees every other.
-    fn attend(&self, x: &Tensor, rotation: &Rotation) -> Tensor {
+    /// Every patch of a picture sees every other of it.
+    fn attend(&self, x: &Tensor, rotation: &Rotation, lens: &[i64]) -> Tensor {
         let (patches, hidden) = x.size2().expect("Invariant: activations are [patches, hidden]");
         let qkv = self.qkv.forward(x).view((patches, 3, self.num_heads, hidden / self.num_heads));
+        let queries = rotation.rotate(&qkv.select(1, 0)).split_with_sizes(lens, 0);
+        let keys = rotation.rotate(&qkv.select(1, 1)).split_with_sizes(lens, 0);
+        let values = qkv.select(1, 2).split_with_sizes(lens, 0);
         let heads = |x: &Tensor| x.transpose(0, 1).unsqueeze(1); // [heads, 1, patches, head_dim]
-        let queries = heads(&rotation.rotate(&qkv.select(1, 0)));
-        let keys = heads(&rotation.rotate(&qkv.select(1, 1)));
-        let attended = attention(&queries, &keys, &heads(&qkv.select(1, 2)), None, false);
-        self.proj.forward(&attended.squeeze_dim(1).transpose(0, 1).reshape([patches, hidden]))
+        let attended = queries.iter().zip(&keys).zip(&values).zip(lens).map(|(((q, k), v), len)| {
+            let attended = attention(&heads(q), &heads(k), &heads(v), None, false);
+            attended.squeeze_dim(1).transpose(0, 1).reshape([*len, hidden])
+        });
+        self.proj.forward(&pack(attended.collect()))
     }
 }
 

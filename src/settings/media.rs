@@ -57,6 +57,10 @@ pub struct MediaFlags {
     /// answered 429. Default: a sixteenth of the memory, at least what the largest picture needs.
     #[arg(long, env = "SARDINE_PICTURE_MEMORY", value_name = "2GiB", value_parser = bytes)]
     pub picture_memory: Option<u64>,
+    /// Memory on each device for what the vision tower made of pictures, so that one that comes again is not computed again; 0 keeps
+    /// nothing. Default: a 64th of the memory, at most 256 MiB.
+    #[arg(long, env = "SARDINE_PICTURE_CACHE", value_name = "1GiB", value_parser = bytes)]
+    pub picture_cache: Option<u64>,
     /// Time to fetch one picture, redirects included.
     #[arg(long, env = "SARDINE_IMAGE_TIMEOUT_MS", default_value_t = 10_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub image_timeout_ms: u64,

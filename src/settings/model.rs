@@ -122,15 +122,16 @@ impl HubFlags {
 }
 
 impl ModelSettings {
-    /// How to load a model on `device` that serves `max_batch_size` sequences at once.
-    pub fn load_options(&self, device: DeviceChoice, max_batch_size: usize) -> LoadOptions {
+    /// How to load the model on `device`, with memory as planned.
+    pub fn load_options(&self, device: DeviceChoice, plan: &MemoryPlan) -> LoadOptions {
         LoadOptions {
             device,
             dtype: self.dtype,
             quantize: self.quantize,
-            max_batch_size,
+            max_batch_size: plan.max_batch_size,
             threads: self.threads.map(|threads| threads as usize),
             batch_invariant: self.batch_invariant,
+            picture_cache_bytes: plan.picture_cache_bytes,
             cuda_library: self.cuda_library.clone(),
         }
     }

@@ -52,7 +52,7 @@ pub async fn start_telling(settings: &ModelSettings, startup: Startup) -> Result
         // The first tells how far all are: they do the same at the same time.
         let told = (replica == 0).then(|| startup.clone());
         let patch_len = config.vision.as_ref().map(|vision| vision.patch_len());
-        loader(checkpoint.clone(), settings.load_options(device, plan.max_batch_size), patch_len, told)
+        loader(checkpoint.clone(), settings.load_options(device, &plan), patch_len, told)
     });
     let (engine, loaded) = Engine::start_replicas(settings.engine_limits(&plan), loaders.collect());
     let chat = Chat::load(&checkpoint, settings.special_text())?.with_video_places(settings.video_places());
@@ -146,8 +146,18 @@ fn plan_for(
     };
     let room = picture_demand(settings, costs_of_pictures, max_model_len.unwrap_or(trained_len)).room(of_pictures);
     let pictures = PictureRoom { bytes: settings.media.picture_memory.unwrap_or(room), place: picture_place };
-    let wanted = Wanted { max_batch_size, max_model_len, trained_len, pictures };
+    let picture_cache = match config.vision {
+        Some(_) => settings.media.picture_cache.unwrap_or_else(|| usual_picture_cache(available)),
+        None => 0,
+    };
+    let wanted = Wanted { max_batch_size, max_model_len, trained_len, pictures, picture_cache };
     Ok(MemoryPlan::new(&costs, wanted, devices.name(), available))
+}
+
+/// Bytes for what is kept of seen pictures, where nobody says: some fifty thousand tokens of a model of four billion weights.
+fn usual_picture_cache(available_bytes: Option<u64>) -> u64 {
+    const MOST: u64 = 256 << 20;
+    available_bytes.map_or(MOST, |available| available / 64).min(MOST)
 }
 
 /// The pictures that requests of up to `max_model_len` tokens may bring.

@@ -83,6 +83,10 @@ pub struct Gauges {
     /// Of the memory for keys and values, the part that is reserved.
     pub kv_usage_ratio: f64,
     pub picture_bytes: u64,
+    /// Pictures that the vision tower computed, those that it did not have to, and what is kept of them.
+    pub pictures_computed: u64,
+    pub pictures_reused: u64,
+    pub picture_cache_bytes: u64,
     pub num_idle_checks: u64,
     pub num_leaks: u64,
 }
@@ -162,7 +166,7 @@ impl Metrics {
         });
     }
 
-    /// Counts a `stage` of the way of a picture: "fetch", "decode" or "prepare".
+    /// Counts a `stage` of the way of a picture: "fetch", "decode" or "prepare"; "see" of all that a request shows at once.
     pub fn count_media(&self, stage: &'static str, took: Duration) {
         self.record(|| histogram!("sardine_media_seconds", "stage" => stage).record(took.as_secs_f64()));
     }
@@ -180,6 +184,9 @@ impl Metrics {
             gauge!("sardine_kv_usage_ratio").set(now.kv_usage_ratio);
             gauge!("sardine_kv_tokens_reserved").set(now.kv_tokens_reserved as f64);
             gauge!("sardine_picture_bytes").set(now.picture_bytes as f64);
+            counter!("sardine_pictures_computed_total").absolute(now.pictures_computed);
+            counter!("sardine_pictures_reused_total").absolute(now.pictures_reused);
+            gauge!("sardine_picture_cache_bytes").set(now.picture_cache_bytes as f64);
             counter!("sardine_idle_checks_total").absolute(now.num_idle_checks);
             counter!("sardine_leaks_total").absolute(now.num_leaks);
             gauge!("tgi_batch_current_size").set(running);
@@ -225,13 +232,25 @@ fn describe() {
     describe_counter!("sardine_requests_total", "Requests that have ended.");
     describe_counter!("sardine_prompt_tokens_total", "Tokens of the prompts of answers that were begun.");
     describe_counter!("sardine_generated_tokens_total", "Tokens that were generated.");
+    describe_counter!(
+        "sardine_pictures_computed_total",
+        "Pictures, or groups of a video's frames, that the vision tower computed."
+    );
+    describe_counter!("sardine_pictures_reused_total", "Those that were the same as one whose embeddings were kept.");
+    describe_gauge!(
+        "sardine_picture_cache_bytes",
+        "Bytes of the embeddings that are kept for pictures that come again."
+    );
     describe_counter!("sardine_idle_checks_total", "Looks at the idle engine for memory that is still held.");
     describe_counter!("sardine_leaks_total", "Looks that found some: it is freed, and yet anything but 0 is a bug.");
     describe_histogram!("sardine_queue_seconds", "How long an answer's request waited for its turn.");
     describe_histogram!("sardine_time_to_first_token_seconds", "From a request's arrival to its answer's first token.");
     describe_histogram!("sardine_time_per_output_token_seconds", "Between two tokens of an answer, its mean.");
     describe_histogram!("sardine_request_seconds", "From a request's head to the last byte of its answer.");
-    describe_histogram!("sardine_media_seconds", "A picture's way: fetch, decode, prepare.");
+    describe_histogram!(
+        "sardine_media_seconds",
+        "A picture's way: fetch, decode, prepare, and see, which is the vision tower."
+    );
     describe_gauge!("sardine_requests_running", "Sequences that run.");
     describe_gauge!("sardine_replica_requests_running", "Sequences that run on one of the devices.");
     describe_gauge!(

@@ -26,7 +26,7 @@ pub struct RequestTrace<'a> {
 /// A piece of a request's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stage {
-    /// "media", "queue", "prefill" or "decode".
+    /// "media", "queue", "prefill" (and within it "see"), or "decode".
     pub name: &'static str,
     pub began: Instant,
     pub ended: Instant,

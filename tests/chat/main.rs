@@ -209,7 +209,7 @@ fn decode(chat: &Chat, ids: &[u32], skip_special_tokens: bool) -> String {
 }
 
 fn picture(height: usize, width: usize) -> Arc<Picture> {
-    Arc::new(Picture { patches: Vec::new(), grid: Grid { height, width } })
+    Arc::new(Picture::new(Vec::new(), Grid { height, width }))
 }
 
 /// A clip of the frames at `indices` of a video with `fps` frames per second.

@@ -137,10 +137,11 @@ async fn the_stages_of_a_picture_are_timed() {
     let bench = Bench::start().await;
     bench.post(json!({"inputs": {"text": "What?", "image": png_data_url()}})).await;
     let text = bench.get("/metrics").await.text;
-    for stage in ["decode", "prepare"] {
+    for stage in ["decode", "prepare", "see"] {
         assert_eq!(sample(&text, &format!("sardine_media_seconds_count{{stage=\"{stage}\"}}")), Some(1.0), "{text}");
     }
     assert!(!text.contains("stage=\"fetch\""), "it was sent, not fetched: {text}");
+    assert_eq!(sample(&text, "sardine_pictures_computed_total"), Some(1.0), "{text}");
 }
 
 #[tokio::test]

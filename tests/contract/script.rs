@@ -1,9 +1,9 @@
 //! A model that follows a script: it answers what the test says, and remembers what it was asked.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sardine::engine::{ModelRunner, Outcome, Outputs, Row, Sampled, Sampling, Score, Step};
+use sardine::engine::{self, ModelRunner, Outcome, Outputs, Row, Sampled, Sampling, Score, Step};
 
 /// What the model does.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,8 +70,16 @@ impl ModelRunner for ScriptedRunner {
         Outputs {
             rows: step.rows.iter().map(|row| self.answer(row, &mode)).collect(),
             scores: step.rows.iter().map(|row| row.score.as_ref().map_or_else(Vec::new, scores)).collect(),
+            seen: see(step),
         }
     }
+}
+
+/// Pictures take no time, and none is remembered.
+fn see(step: &Step) -> Option<engine::Seen> {
+    let now = Instant::now();
+    let num_computed = step.rows.iter().map(|row| row.pictures.len()).sum();
+    (num_computed > 0).then_some(engine::Seen { began: now, ended: now, num_computed, num_reused: 0, kept_bytes: 0 })
 }
 
 impl ScriptedRunner {

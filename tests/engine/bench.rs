@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sardine::engine::{
     Ended, Engine, EngineLimits, Event, Held, Loader, ModelRunner, Outcome, Outputs, Prompt, Request, Row, Sampled,
-    Sampling, Score, Step, TokenStream,
+    Sampling, Score, Seen, Step, TokenStream,
 };
 use sardine::error::Error;
 
@@ -35,12 +35,19 @@ impl ModelRunner for Counter {
         assert!(!loses, "CUDA error: an illegal memory access was encountered");
         assert!(step.rows.len() <= self.capacity, "CUDA out of memory. Tried to allocate 2.00 GiB.");
         let scores = step.rows.iter().map(|row| row.score.as_ref().map_or_else(Vec::new, score));
-        Outputs { rows: step.rows.iter().map(answer).collect(), scores: scores.collect() }
+        Outputs { rows: step.rows.iter().map(answer).collect(), scores: scores.collect(), seen: see(step) }
     }
 
     fn held(&self) -> Held {
         *self.held.lock().unwrap()
     }
+}
+
+/// Every picture is computed, whenever a part of it comes.
+fn see(step: &Step) -> Option<Seen> {
+    let num_computed = step.rows.iter().map(|row| row.pictures.len()).sum();
+    let now = Instant::now();
+    (num_computed > 0).then_some(Seen { began: now, ended: now, num_computed, num_reused: 0, kept_bytes: 7 })
 }
 
 /// The larger a token, the less likely.
@@ -152,7 +159,7 @@ pub async fn collect(mut stream: TokenStream) -> (Vec<u32>, Result<Ended, Error>
     let mut ids = Vec::new();
     loop {
         match stream.recv().await.expect("a sequence says how it ends") {
-            Event::Started | Event::Scored(_) => {}
+            Event::Started | Event::Seen(_) | Event::Scored(_) => {}
             Event::Token(sampled) => ids.push(sampled.id),
             Event::Finished(ended) => return (ids, Ok(ended)),
             Event::Failed(error) => return (ids, Err(error)),

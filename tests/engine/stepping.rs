@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sardine::engine::{Ended, Engine, EngineLimits, Event, Grid, Health, Picture, PlacedPicture, Slot};
+use sardine::engine::{
+    Ended, Engine, EngineLimits, Event, Grid, Health, Picture, PlacedPicture, Request, Slot, TokenStream,
+};
 use sardine::error::{Error, Unavailable};
 
 use crate::bench::{Bench, FAILS, PANICS, collect, limits, request};
@@ -43,14 +45,41 @@ async fn only_the_last_chunk_of_a_prompt_asks_for_a_token() {
     assert_eq!(chunks, [(0, 8, false), (8, 8, false), (16, 4, true)]);
 }
 
+/// Of 20 tokens, eight of them a picture's.
+fn request_with_picture() -> Request {
+    let picture = Arc::new(Picture::new(vec![0.0; 4], Grid { height: 4, width: 8 }));
+    let mut request = request(&(0..20).collect::<Vec<_>>(), 1);
+    Arc::get_mut(&mut request.prompt).unwrap().pictures = vec![PlacedPicture { picture, placeholders: 6..14 }];
+    request
+}
+
+#[tokio::test]
+async fn who_shows_a_picture_is_told_once_that_it_was_seen_and_others_are_not() {
+    let bench = Bench::held(limits()).await;
+    let shows = bench.engine.submit(request_with_picture()).unwrap();
+    let other = bench.submit(&[10], 9);
+    bench.allow(20);
+    let [shows, other] = [events(shows).await, events(other).await];
+    let seen = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Seen(_))).count();
+    assert_eq!((seen(&shows), seen(&other)), (1, 0), "{shows:?} {other:?}");
+    assert!(matches!(shows[..2], [Event::Started, Event::Seen(_)]), "{shows:?}");
+    let counts = bench.engine.pictures();
+    assert_eq!((counts.computed, counts.reused, counts.kept_bytes), (2, 0, 7)); // the model counts each part
+}
+
+/// All that a sequence tells.
+async fn events(mut stream: TokenStream) -> Vec<Event> {
+    let mut events = Vec::new();
+    while let Some(event) = stream.recv().await {
+        events.push(event);
+    }
+    events
+}
+
 #[tokio::test]
 async fn a_picture_is_cut_where_the_chunk_ends() {
     let bench = Bench::free(limits()).await;
-    let grid = Grid { height: 4, width: 8 };
-    let picture = Arc::new(Picture { patches: vec![0.0; 4], grid });
-    let mut request = request(&(0..20).collect::<Vec<_>>(), 1);
-    Arc::get_mut(&mut request.prompt).unwrap().pictures = vec![PlacedPicture { picture, placeholders: 6..14 }];
-    collect(bench.engine.submit(request).unwrap()).await.1.unwrap();
+    collect(bench.engine.submit(request_with_picture()).unwrap()).await.1.unwrap();
     let steps = bench.steps.lock().unwrap();
     let parts: Vec<_> = steps
         .iter()

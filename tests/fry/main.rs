@@ -76,6 +76,24 @@ async fn a_picture_is_the_same_by_url_by_data_url_as_base64_and_as_the_body() {
 }
 
 #[tokio::test]
+async fn a_picture_that_comes_again_is_remembered_and_answered_as_without_a_memory() {
+    let described: Vec<Sample> = samples().into_iter().filter(|sample| sample.is_description()).collect();
+    let num_pictures = described.len() as u64;
+    for (flags, expected) in
+        [(&[][..], (num_pictures, num_pictures)), (&["--picture-cache", "0"], (2 * num_pictures, 0))]
+    {
+        let server = Server::start(flags).await;
+        for sample in described.iter().chain(&described) {
+            assert_eq!(server.answer(sample.request()).await, sample.answer, "{} {flags:?}", sample.name);
+        }
+        let metrics = server.get("metrics").await;
+        let [computed, reused] = ["computed", "reused"].map(|what| format!("sardine_pictures_{what}_total"));
+        assert_eq!((many::sample(&metrics, &computed), many::sample(&metrics, &reused)), expected, "{flags:?}");
+        assert_eq!(many::sample(&metrics, "sardine_picture_cache_bytes") > 0, flags.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_request_is_refused_and_the_next_is_answered() {
     let server = Server::start(&[]).await;
     let sample = &samples()[0];

@@ -227,7 +227,7 @@ async fn metrics_once(server: &Server, wished: impl Fn(&str) -> bool) -> String 
 }
 
 /// A sample of Prometheus' text format.
-fn sample(metrics: &str, name: &str) -> u64 {
+pub fn sample(metrics: &str, name: &str) -> u64 {
     let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
 }

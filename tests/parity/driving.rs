@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use sardine::engine::{ModelRunner, Outcome, PictureRows, Prompt, Row, Sample, Sampling, Slot, Step};
+use sardine::engine::{ModelRunner, Outcome, Outputs, PictureRows, Prompt, Row, Sample, Sampling, Slot, Step};
 use sardine::model::QwenRunner;
 use tch::Tensor;
 
@@ -75,13 +75,14 @@ impl<'a> Sequence<'a> {
 }
 
 /// Runs one step over the next rows of `sequences` (with their chunk sizes), and hands each its outcome.
-pub fn step(runner: &mut QwenRunner, sequences: &mut [(&mut Sequence, usize)]) {
+pub fn step(runner: &mut QwenRunner, sequences: &mut [(&mut Sequence, usize)]) -> Outputs {
     let rows: Vec<Row> = sequences.iter().map(|(sequence, chunk)| sequence.next_row(*chunk)).collect();
     let outputs = runner.run(&Step { released: Vec::new(), rows: rows.clone() });
     assert_eq!(outputs.rows.len(), rows.len());
     for (((sequence, _), row), outcome) in sequences.iter_mut().zip(&rows).zip(&outputs.rows) {
         sequence.accept(row, outcome);
     }
+    outputs
 }
 
 /// The greedy continuation of `prompt`, prefilled `chunk` tokens at a time in `slot`.

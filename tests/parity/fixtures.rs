@@ -27,6 +27,7 @@ pub fn options(dtype: Dtype) -> LoadOptions {
     LoadOptions {
         threads: Some(1),
         batch_invariant: false,
+        picture_cache_bytes: 0,
         device: DeviceChoice::Cpu,
         dtype: DtypeChoice::Exactly(dtype),
         quantize: None,
@@ -73,12 +74,10 @@ fn placed_picture(tensors: &HashMap<String, Tensor>, index: usize) -> Option<Pla
     let levels = tensors.get(&format!("patches.{index}"))?.to_kind(Kind::Float).view((-1, 3, 1, 256));
     let patches = ((levels - 127.5) / 127.5).expand([-1, 3, 2, 256], false).flatten(0, -1);
     let grid = integers(&tensors[&format!("grid.{index}")]);
+    let grid = Grid { height: grid[0] as usize, width: grid[1] as usize };
     let placeholders = integers(&tensors[&format!("placeholders.{index}")]);
     Some(PlacedPicture {
-        picture: Arc::new(Picture {
-            patches: Vec::try_from(patches).unwrap(),
-            grid: Grid { height: grid[0] as usize, width: grid[1] as usize },
-        }),
+        picture: Arc::new(Picture::new(Vec::try_from(patches).unwrap(), grid)),
         placeholders: placeholders[0] as usize..placeholders[1] as usize,
     })
 }

@@ -9,6 +9,7 @@ mod fixtures;
 mod float32;
 mod loading;
 mod oracle;
+mod pictures;
 mod quantized;
 mod scoring;
 mod speed;

@@ -114,7 +114,7 @@ fn pictures(inputs: &HashMap<String, Tensor>, values: &str, grids: &str) -> Vec<
         for _ in 0..*frames {
             let patches = values.narrow(0, first, height * width).to_kind(Kind::Float).flatten(0, -1);
             let grid = Grid { height: *height as usize, width: *width as usize };
-            pictures.push(Picture { patches: Vec::try_from(patches).unwrap(), grid });
+            pictures.push(Picture::new(Vec::try_from(patches).unwrap(), grid));
             first += height * width;
         }
     }

@@ -73,7 +73,7 @@ impl Making {
         let frames = std::mem::take(&mut self.group);
         let grid = self.processor.frames.grid(frames[0].height, frames[0].width);
         let patches = patches_of_frames(&frames, &self.processor.frames);
-        self.groups.push(Arc::new(Picture { patches, grid }));
+        self.groups.push(Arc::new(Picture::new(patches, grid)));
     }
 
     /// The clip. Its last frame is repeated where the last group is not full.

@@ -92,6 +92,18 @@ fn linear_of<T: Element, const N: usize>(x: &Tensor, weights: [(&Weight, Option<
     Some(std::array::from_fn(|_| outputs.next().expect("Invariant: as many outputs as weights")))
 }
 
+/// Whether a row of `kind` among more than [`MAX_FEW_ROWS`], too, is the same bits however many there are: not where libtorch
+/// multiplies them.
+pub(super) fn keep_rows_apart(kind: Kind) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return cpu::has_avx2_and_fma() && !cpu::libtorch_multiplies_best(kind);
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = kind;
+        false
+    }
+}
+
 /// Whether libtorch's own products are no better: they may be for many rows of plain weights. Weights in fewer bits it cannot
 /// multiply at all.
 fn is_at_its_best_here<T: Element>(rows: usize, layers: &[Layer<T>]) -> bool {
@@ -100,7 +112,7 @@ fn is_at_its_best_here<T: Element>(rows: usize, layers: &[Layer<T>]) -> bool {
         return true;
     }
     #[cfg(target_arch = "x86_64")]
-    return cpu::has_avx2_and_fma() && (!cpu::libtorch_multiplies_best(T::KIND) || num_plain < layers.len());
+    return keep_rows_apart(T::KIND) || cpu::has_avx2_and_fma() && num_plain < layers.len();
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
