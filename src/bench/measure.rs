@@ -4,12 +4,31 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 
+use super::Shown;
+use super::report::{Looked, Shares};
 use super::target::{Arrivals, Target, Work};
+use crate::telemetry::Stage;
 
 /// An answer as it was received: when it was asked for, and when there were how many tokens.
 struct Received {
     asked: Instant,
     tokens: Vec<(Instant, usize)>,
+    /// Empty where the engine is not in this process.
+    stages: Vec<Stage>,
+}
+
+impl Received {
+    /// Seconds from asking to the first token.
+    fn first_token(&self) -> Result<f64, String> {
+        let (first, _) = self.tokens.first().ok_or("the answer has no token")?;
+        Ok((*first - self.asked).as_secs_f64())
+    }
+
+    /// Seconds of all stages of this name.
+    fn stage(&self, name: &str) -> f64 {
+        let stages = self.stages.iter().filter(|stage| stage.name == name);
+        stages.map(|stage| (stage.ended - stage.began).as_secs_f64()).sum()
+    }
 }
 
 /// What is known of answers that were written at the same time.
@@ -36,9 +55,19 @@ pub(super) async fn decode(target: &Target, sequences: usize, num_tokens: usize)
 
 /// Seconds from asking to the first token.
 pub(super) async fn first_token(target: &Target, work: Work) -> Result<f64, String> {
-    let received = receive(target, work, 1).await?;
-    let (first, _) = received.tokens.first().ok_or("the answer has no token")?;
-    Ok((*first - received.asked).as_secs_f64())
+    receive(target, work, 1).await?.first_token()
+}
+
+/// The way to the first token of an answer about what is `shown`, and once more, when the server may know it.
+pub(super) async fn looked(target: &Target, shown: Shown, work: Work) -> Result<Looked, String> {
+    let first = receive(target, work.clone(), 1).await?;
+    let again_s = first_token(target, work).await?;
+    let seconds = first.first_token()?;
+    let shares = (!first.stages.is_empty()).then(|| {
+        let (media_s, vision_s) = (first.stage("media"), first.stage("see"));
+        Shares { media_s, vision_s, language_s: seconds - media_s - vision_s }
+    });
+    Ok(Looked { shown, seconds, shares, again_s })
 }
 
 /// As [`decode`], while a prompt of `intruder` tokens arrives in the middle.
@@ -65,7 +94,7 @@ async fn receive(target: &Target, work: Work, num_tokens: usize) -> Result<Recei
     while let Some(arrived) = arrivals.next().await {
         tokens.push(arrived?);
     }
-    Ok(Received { asked, tokens })
+    Ok(Received { asked, tokens, stages: arrivals.stages() })
 }
 
 /// Looks at the time in which all answers were being written.

@@ -10,6 +10,8 @@ mod target;
 
 use std::time::Instant;
 
+use serde::Serialize;
+
 use crate::generation::Service;
 use crate::model::PerToken;
 use machine::Machine;
@@ -28,8 +30,19 @@ pub struct Workload {
     pub prefill: Vec<usize>,
     /// A prompt of so many tokens arrives while eight answers are written.
     pub intruder: Option<usize>,
-    /// Side of a square picture, in pixels.
-    pub picture: Option<u32>,
+    /// What is asked about, one measurement each.
+    pub shown: Vec<Shown>,
+    /// Side of each square picture or frame, in pixels.
+    pub side: u32,
+}
+
+/// What a question is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shown {
+    Pictures(usize),
+    /// Of so many frames.
+    Clip(usize),
 }
 
 /// Measures the engine of this process. `started` is when it began to start.
@@ -77,8 +90,9 @@ async fn measure(target: &Target, workload: &Workload, mut machine: Option<&mut 
         let disturbed = measure::disturbed(target, 8, workload.tokens, intruder).await?;
         report.disturbed = Some((calm, disturbed));
     }
-    if let Some(side) = workload.picture {
-        report.picture_s = Some(measure::first_token(target, Work::Picture(picture(side))).await?);
+    for (seed, shown) in workload.shown.iter().enumerate() {
+        let work = Work::Shown { shown: *shown, files: files(*shown, workload.side, seed) };
+        report.shown.push(measure::looked(target, *shown, work).await?);
     }
     if let Some(machine) = machine {
         machine.note_peak_memory();
@@ -93,8 +107,14 @@ async fn limits(machine: &mut Option<&mut Machine>) -> Result<Option<Limits>, St
     }
 }
 
+/// Pictures or frames that nobody has seen before: all differ, also from those of other seeds.
+fn files(shown: Shown, side: u32, seed: usize) -> Vec<Vec<u8>> {
+    let (Shown::Pictures(number) | Shown::Clip(number)) = shown;
+    (0..number).map(|index| picture(side, (1000 * seed + index) as u32)).collect()
+}
+
 /// A picture of `side` x `side` pixels, as BMP: the one format that needs no encoder.
-fn picture(side: u32) -> Vec<u8> {
+fn picture(side: u32, seed: u32) -> Vec<u8> {
     let row = (side * 3).next_multiple_of(4);
     let pixels = row * side;
     let mut file = Vec::with_capacity(54 + pixels as usize);
@@ -102,7 +122,7 @@ fn picture(side: u32) -> Vec<u8> {
     [54 + pixels, 0, 54, 40, side, side].iter().for_each(|field| file.extend(field.to_le_bytes()));
     [1u16, 24].iter().for_each(|field| file.extend(field.to_le_bytes()));
     [0, pixels, 2835, 2835, 0, 0].iter().for_each(|field: &u32| file.extend(field.to_le_bytes()));
-    file.extend((0..pixels).map(|at| (at / 97 % 251) as u8));
+    file.extend((0..pixels).map(|at| ((at + 41 * seed) / 97 % 251) as u8));
     file
 }
 
@@ -112,8 +132,9 @@ mod tests {
 
     #[test]
     fn the_picture_is_a_picture() {
-        let file = picture(33);
+        let file = picture(33, 1);
         let len = u32::from_le_bytes(file[2..6].try_into().unwrap()) as usize;
         assert_eq!((&file[..2], len), (&b"BM"[..], file.len()));
+        assert_ne!(file, picture(33, 2));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use serde::Serialize;
 
+use super::Shown;
 use super::measure::Decoded;
 use crate::model::MachineLimits;
 
@@ -24,6 +25,27 @@ pub(super) struct FirstToken {
     pub(super) seconds: f64,
 }
 
+/// The time to the first token of an answer about pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Looked {
+    pub(super) shown: Shown,
+    pub(super) seconds: f64,
+    /// `None` where the server does not tell.
+    pub(super) shares: Option<Shares>,
+    /// The same for the same pictures, once more.
+    pub(super) again_s: f64,
+}
+
+/// Where the time to a first token goes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Shares {
+    /// Pictures decoded, resized and cut into patches, several at a time.
+    pub(super) media_s: f64,
+    pub(super) vision_s: f64,
+    /// All else: the prompt written and read, and the first token.
+    pub(super) language_s: f64,
+}
+
 /// A measurement, and what the machine could do meanwhile where that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Beside<M> {
@@ -40,7 +62,7 @@ pub struct Report {
     pub(super) prefill: Vec<Beside<FirstToken>>,
     /// Eight answers undisturbed, and while a long prompt arrives.
     pub(super) disturbed: Option<(Decoded, Decoded)>,
-    pub(super) picture_s: Option<f64>,
+    pub(super) shown: Vec<Looked>,
     pub(super) peak_memory_bytes: Option<u64>,
 }
 
@@ -80,8 +102,20 @@ impl Report {
                 "\nlongest gap of 8 answers: {calm:.0} ms alone, {disturbed:.0} ms while a long prompt arrives"
             )?;
         }
-        if let Some(seconds) = self.picture_s {
-            writeln!(out, "picture to first token {seconds:.2} s")?;
+        if !self.shown.is_empty() {
+            writeln!(out, "\n      shown   first token s   decode and cut   vision tower   the rest   seen again s")?;
+        }
+        for Looked { shown, seconds, shares, again_s } in &self.shown {
+            let shown = match shown {
+                Shown::Pictures(number) => format!("{number} picture{}", if *number == 1 { "" } else { "s" }),
+                Shown::Clip(frames) => format!("{frames} frames"),
+            };
+            let shares = shares.map_or(format!("{:>16} {:>14} {:>10}", "-", "-", "-"), |shares| {
+                let percent = |part: f64| format!("{:.1} %", part / seconds * 100.0);
+                let Shares { media_s, vision_s, language_s } = shares;
+                format!("{:>16} {:>14} {:>10}", percent(media_s), percent(vision_s), percent(language_s))
+            });
+            writeln!(out, "{shown:>11} {seconds:>15.2} {shares} {again_s:>14.2}")?;
         }
         if let Some(bytes) = self.peak_memory_bytes {
             writeln!(out, "peak memory {:.2} GB", bytes as f64 / 1e9)?;

@@ -9,17 +9,21 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
 
+use super::Shown;
 use crate::engine::Sampling;
-use crate::generation::{ChatRequest, Conversation, Ending, Generation, Input, Length, MaxLength, Service, Stop};
-use crate::media::{Medium, Source};
+use crate::generation::{
+    ChatRequest, Conversation, Ending, Generation, Input, Ledger, Length, MaxLength, Service, Stop,
+};
+use crate::media::{Footage, Medium, Source, Video, VideoOptions};
+use crate::telemetry::Stage;
 
 /// What to answer to, always greedily and to the last token that is asked for.
 #[derive(Debug, Clone)]
 pub(super) enum Work {
     /// Continue these token ids.
     Tokens(Vec<u32>),
-    /// Describe a picture, a file.
-    Picture(Vec<u8>),
+    /// Describe pictures or a clip, given by files.
+    Shown { shown: Shown, files: Vec<Vec<u8>> },
 }
 
 pub(super) enum Target {
@@ -29,7 +33,8 @@ pub(super) enum Target {
 
 /// The tokens of an answer as they arrive.
 pub(super) enum Arrivals {
-    InProcess(Box<Generation>),
+    /// An answer, and what it cost once it is over.
+    InProcess(Option<Box<Generation>>, Ledger),
     Http(Events),
 }
 
@@ -45,9 +50,10 @@ impl Target {
     pub(super) async fn start(&self, work: &Work, num_tokens: usize) -> Result<Arrivals, String> {
         match self {
             Target::InProcess(service) => {
-                let generation = service.start(request(work, num_tokens)).await;
+                let ledger = Ledger::default();
+                let generation = service.with_ledger(ledger.clone()).start(request(work, num_tokens)).await;
                 generation
-                    .map(|generation| Arrivals::InProcess(Box::new(generation)))
+                    .map(|generation| Arrivals::InProcess(Some(Box::new(generation)), ledger))
                     .map_err(|error| error.to_string())
             }
             Target::Http { client, url } => {
@@ -68,7 +74,8 @@ impl Arrivals {
     /// When the next tokens came, and how many there are now. `None` after the last.
     pub(super) async fn next(&mut self) -> Option<Result<(Instant, usize), String>> {
         match self {
-            Arrivals::InProcess(generation) => {
+            Arrivals::InProcess(generation, _) => {
+                let generation = generation.as_mut()?;
                 let delta = generation.next().await?;
                 let now = Instant::now();
                 Some(delta.map(|_| (now, generation.usage().generated_tokens)).map_err(|error| error.to_string()))
@@ -76,20 +83,36 @@ impl Arrivals {
             Arrivals::Http(events) => events.next().await,
         }
     }
+
+    /// What the answer did when, once it is over; nothing where a server does not tell.
+    pub(super) fn stages(&mut self) -> Vec<Stage> {
+        match self {
+            Arrivals::InProcess(generation, ledger) => {
+                *generation = None; // an answer's account is closed when it is dropped
+                ledger.costs().stages
+            }
+            Arrivals::Http(_) => Vec::new(),
+        }
+    }
 }
 
 fn request(work: &Work, num_tokens: usize) -> ChatRequest {
     let (input, media) = match work {
         Work::Tokens(ids) => (Input::Tokens(ids.clone()), Vec::new()),
-        Work::Picture(file) => {
-            let content = json!([{"type": "image"}, {"type": "text", "text": "Describe this image."}]);
+        Work::Shown { shown, files } => {
+            let media = media(*shown, files);
+            let part = |medium: &Medium| match medium {
+                Medium::Picture(_) => json!({"type": "image"}),
+                Medium::Video(_) => json!({"type": "video"}),
+            };
+            let parts = media.iter().map(part).chain([json!({"type": "text", "text": QUESTION})]);
             let conversation = Conversation {
-                messages: vec![json!({"role": "user", "content": content})],
+                messages: vec![json!({"role": "user", "content": parts.collect::<Vec<_>>()})],
                 tools: Vec::new(),
                 template_variables: serde_json::Map::new(),
                 ending: Ending::GenerationPrompt,
             };
-            (Input::Conversation(conversation), vec![Medium::Picture(Source::File(Bytes::from(file.clone())))])
+            (Input::Conversation(conversation), media)
         }
     };
     ChatRequest {
@@ -104,6 +127,19 @@ fn request(work: &Work, num_tokens: usize) -> ChatRequest {
     }
 }
 
+const QUESTION: &str = "Describe what you see.";
+
+fn media(shown: Shown, files: &[Vec<u8>]) -> Vec<Medium> {
+    let sources = files.iter().map(|file| Source::File(Bytes::from(file.clone())));
+    match shown {
+        Shown::Pictures(_) => sources.map(Medium::Picture).collect(),
+        Shown::Clip(_) => {
+            let footage = Footage::Frames(sources.collect());
+            vec![Medium::Video(Video { footage, options: VideoOptions::default() })]
+        }
+    }
+}
+
 fn post(work: &Work, num_tokens: usize) -> (&'static str, Value) {
     let mut body = json!({
         "model": "dummy", "max_tokens": num_tokens, "temperature": 0, "ignore_eos": true, "stream": true,
@@ -114,10 +150,14 @@ fn post(work: &Work, num_tokens: usize) -> (&'static str, Value) {
             body["prompt"] = json!(ids);
             ("/v1/completions", body)
         }
-        Work::Picture(file) => {
-            let url = format!("data:image/bmp;base64,{}", BASE64_STANDARD.encode(file));
-            let content = json!([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Describe this image."}]);
-            body["messages"] = json!([{"role": "user", "content": content}]);
+        Work::Shown { shown, files } => {
+            let urls = files.iter().map(|file| format!("data:image/bmp;base64,{}", BASE64_STANDARD.encode(file)));
+            let mut parts: Vec<Value> = match shown {
+                Shown::Pictures(_) => urls.map(|url| json!({"type": "image_url", "image_url": {"url": url}})).collect(),
+                Shown::Clip(_) => vec![json!({"type": "video", "video": urls.collect::<Vec<_>>()})],
+            };
+            parts.push(json!({"type": "text", "text": QUESTION}));
+            body["messages"] = json!([{"role": "user", "content": parts}]);
             ("/v1/chat/completions", body)
         }
     }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::model::ModelSettings;
-use crate::bench::Workload;
+use crate::bench::{Shown, Workload};
 
 #[derive(Debug, Clone, Args)]
 pub struct BenchSettings {
@@ -27,9 +27,15 @@ pub struct BenchSettings {
     /// A prompt of so many tokens arrives while eight answers are written; 0: none does.
     #[arg(long, default_value_t = 4000, value_name = "TOKENS")]
     pub intruder: usize,
-    /// Pixels of a side of a picture; 0: none.
+    /// Pixels of a side of each picture; 0: none.
     #[arg(long, default_value_t = 512, value_name = "PIXELS")]
     pub picture: u32,
+    /// Questions about so many pictures, whose first token is waited for.
+    #[arg(long, value_delimiter = ',', default_value = "1", value_name = "N,N..")]
+    pub pictures: Vec<usize>,
+    /// A question about a clip of so many frames, of the pictures' size; 0: none.
+    #[arg(long, default_value_t = 0, value_name = "FRAMES")]
+    pub clip: usize,
     /// As JSON, for programs.
     #[arg(long)]
     pub json: bool,
@@ -42,8 +48,14 @@ impl BenchSettings {
             tokens: self.tokens,
             prefill: self.prompts.clone(),
             intruder: Some(self.intruder).filter(|tokens| *tokens > 0),
-            picture: Some(self.picture).filter(|side| *side > 0),
+            shown: if self.picture > 0 { self.shown() } else { Vec::new() },
+            side: self.picture,
         }
+    }
+
+    fn shown(&self) -> Vec<Shown> {
+        let pictures = self.pictures.iter().filter(|number| **number > 0).map(|number| Shown::Pictures(*number));
+        pictures.chain((self.clip > 0).then_some(Shown::Clip(self.clip))).collect()
     }
 
     /// Settings of a model that runs as many sequences at once as are measured: the long prompt is the ninth.
