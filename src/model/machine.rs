@@ -21,7 +21,8 @@ pub struct MachineLimits {
     pub gemm_flops: f64,
 }
 
-/// Measures both, the best of a few runs; takes a few seconds.
+/// Measures both, each the median of some runs: a machine that is shared does not give its best for as long as an answer takes.
+/// Takes a few seconds.
 pub fn measure() -> MachineLimits {
     MachineLimits { read_bandwidth: read_bandwidth(), gemm_flops: gemm(Kind::Float).max(gemm(Kind::BFloat16)) }
 }
@@ -29,7 +30,7 @@ pub fn measure() -> MachineLimits {
 fn read_bandwidth() -> f64 {
     let buffer: Vec<u64> = (0..BUFFER_BYTES / 8).into_par_iter().map(|i| i as u64).collect();
     let piece = buffer.len() / rayon::current_num_threads();
-    best_of(5, || {
+    median_of(31, || {
         let sum: u64 = buffer.par_chunks(piece).map(read).sum();
         std::hint::black_box(sum);
         BUFFER_BYTES as f64
@@ -59,20 +60,23 @@ fn gemm(kind: Kind) -> f64 {
     let outputs = 9216 / threads * threads;
     let flops = 2.0 * rows as f64 * 2560.0 * outputs as f64;
     let mut parts: Vec<_> = (0..threads).map(|_| (ones([rows, 2560]), ones([outputs / threads, 2560]))).collect();
-    let by_libtorch = best_of(3, || {
+    let by_libtorch = median_of(5, || {
         parts.par_iter_mut().for_each(|(x, weight)| drop(x.linear(weight, None::<&Tensor>)));
         flops
     });
     let (x, weight) = (ones([rows, 2560]), Weight::Plain(ones([outputs, 2560])));
-    let by_ours = best_of(3, || kernels::linear(&x, [(&weight, None)]).map_or(0.0, |_| flops));
+    let by_ours = median_of(5, || kernels::linear(&x, [(&weight, None)]).map_or(0.0, |_| flops));
     by_libtorch.max(by_ours)
 }
 
-/// The highest amount of work a second among `runs`.
-fn best_of(runs: usize, mut work: impl FnMut() -> f64) -> f64 {
+/// The amount of work a second, after a run that is not counted.
+fn median_of(runs: usize, mut work: impl FnMut() -> f64) -> f64 {
     let mut rate = |_| {
         let begun = Instant::now();
         work() / begun.elapsed().as_secs_f64()
     };
-    (0..runs).map(&mut rate).fold(0.0, f64::max)
+    rate(0);
+    let mut rates: Vec<f64> = (0..runs).map(&mut rate).collect();
+    rates.sort_by(f64::total_cmp);
+    rates[runs / 2]
 }

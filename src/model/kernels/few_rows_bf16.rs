@@ -16,6 +16,9 @@ const GROUP: usize = 24;
 /// Numbers of all rows in a block of inputs: 20 KiB, which stay in the first cache while a group's weights pass by.
 const NUMBERS_A_BLOCK: usize = 10 << 10;
 
+/// Numbers of an output that are fetched ahead for a single row, which stays in the caches without blocks.
+const AHEAD: usize = 256;
+
 /// Sums, each over every sixteenth pair of inputs: [outputs of a group, rows].
 type Sums = [__m512; GROUP * MAX_FEW_ROWS as usize];
 
@@ -28,18 +31,21 @@ type Sums = [__m512; GROUP * MAX_FEW_ROWS as usize];
 pub(super) unsafe fn multiply(x: &[Bf16], weight: &[Bf16], inputs: usize, put: &mut impl FnMut(usize, usize, &[f32])) {
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
     assert!(rows <= MAX_FEW_ROWS as usize);
-    let block = (NUMBERS_A_BLOCK / rows).next_multiple_of(NUMBERS);
+    let block = if rows == 1 { inputs } else { (NUMBERS_A_BLOCK / rows).next_multiple_of(NUMBERS) };
     let mut sums: Sums = [_mm512_setzero_ps(); GROUP * MAX_FEW_ROWS as usize];
     for first in (0..outputs).step_by(GROUP) {
         let group = &weight[first * inputs..(first + GROUP).min(outputs) * inputs];
         sums.fill(_mm512_setzero_ps());
         for input in (0..inputs).step_by(block) {
-            let part = Part { x: &x[input..], weight: &group[input..], inputs, depth: block.min(inputs - input), rows };
+            let depth = block.min(inputs - input);
+            let ahead = if rows == 1 { AHEAD.min(depth) } else { depth };
+            let part = Part { x: &x[input..], weight: &group[input..], inputs, depth, rows, ahead };
             // Safety: the CPU is of that kind. What a tile's sums are fills the registers, and few rows read many weights side
             // by side, to keep the memory busy.
             unsafe {
                 match rows {
-                    1..=2 => part.add::<8>(&mut sums),
+                    1 => part.add::<12>(&mut sums),
+                    2 => part.add::<8>(&mut sums),
                     3..=4 => part.add::<6>(&mut sums),
                     5..=6 => part.add::<4>(&mut sums),
                     _ => part.add::<3>(&mut sums),
@@ -61,6 +67,9 @@ struct Part<'a> {
     inputs: usize,
     depth: usize,
     rows: usize,
+    /// Numbers of an output that are fetched before they are multiplied, up to all: behind an output's come those of the output
+    /// that takes its place.
+    ahead: usize,
 }
 
 impl Part<'_> {
@@ -125,27 +134,31 @@ impl Part<'_> {
         let Part { inputs, depth, rows, .. } = *self;
         let (x, weight) = (&self.x[row * inputs..], &self.weight[output * inputs..]);
         assert!(x.len() >= (ROWS - 1) * inputs + depth && weight.len() >= (OUTPUTS - 1) * inputs + depth);
-        // The first rows fetch the weights of the outputs behind these into the second cache.
-        let next = if row == 0 { OUTPUTS * inputs } else { 0 };
+        // The first rows fetch weights into the second cache: of these outputs, then of those behind them.
+        let ahead = if row == 0 { self.ahead } else { 0 };
+        let of_these = (depth - ahead).next_multiple_of(NUMBERS).min(depth);
+        let behind = ahead + OUTPUTS * inputs - depth;
         let sums = &mut sums[output * rows + row..];
         let mut held: [[__m512; ROWS]; OUTPUTS] = std::array::from_fn(|o| std::array::from_fn(|r| sums[o * rows + r]));
-        for first in (0..depth).step_by(NUMBERS) {
-            let left = depth - first;
-            let there = if left < NUMBERS { (1 << left) - 1 } else { u32::MAX };
-            let mut weights = [as_pairs(_mm512_setzero_si512()); OUTPUTS];
-            for (o, weights) in weights.iter_mut().enumerate() {
-                // Safety: what is `there` is within the output's row; what is fetched need not exist.
-                unsafe {
-                    let at = weight.as_ptr().add(o * inputs + first);
-                    _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(next).cast());
-                    *weights = as_pairs(_mm512_maskz_loadu_epi16(there, at.cast()));
+        for (numbers, next) in [(0..of_these, ahead), (of_these..depth, behind)] {
+            for first in numbers.step_by(NUMBERS) {
+                let left = depth - first;
+                let there = if left < NUMBERS { (1 << left) - 1 } else { u32::MAX };
+                let mut weights = [as_pairs(_mm512_setzero_si512()); OUTPUTS];
+                for (o, weights) in weights.iter_mut().enumerate() {
+                    // Safety: what is `there` is within the output's row; what is fetched need not exist.
+                    unsafe {
+                        let at = weight.as_ptr().add(o * inputs + first);
+                        _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(next).cast());
+                        *weights = as_pairs(_mm512_maskz_loadu_epi16(there, at.cast()));
+                    }
                 }
-            }
-            for r in 0..ROWS {
-                // Safety: what is `there` is within the row.
-                let x = unsafe { _mm512_maskz_loadu_epi16(there, x.as_ptr().add(r * inputs + first).cast()) };
-                for (held, weights) in held.iter_mut().zip(weights) {
-                    held[r] = _mm512_dpbf16_ps(held[r], weights, as_pairs(x));
+                for r in 0..ROWS {
+                    // Safety: what is `there` is within the row.
+                    let x = unsafe { _mm512_maskz_loadu_epi16(there, x.as_ptr().add(r * inputs + first).cast()) };
+                    for (held, weights) in held.iter_mut().zip(weights) {
+                        held[r] = _mm512_dpbf16_ps(held[r], weights, as_pairs(x));
+                    }
                 }
             }
         }
