@@ -79,6 +79,9 @@ fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Tensor {
     if num_tokens == 1 {
         return attend_one(queries, keys, values);
     }
+    if let Some(attended) = kernels::attend_many(&queries.contiguous(), keys, values, true) {
+        return attended;
+    }
     let past = keys.size()[1] - num_tokens;
     let blocks = (0..num_tokens).step_by(QUERY_BLOCK as usize).map(|first| {
         let len = QUERY_BLOCK.min(num_tokens - first);

@@ -8,6 +8,15 @@ pub(super) fn has_avx2_and_fma() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
+/// Whether it has registers of 512 bits for all kinds of numbers.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && has_avx2_and_fma()
+}
+
 /// Whether it multiplies pairs of bf16 in registers of 512 bits.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn has_avx512_bf16() -> bool {
@@ -32,7 +41,7 @@ fn has_amx_bf16() -> bool {
 /// What oneDNN asks for before it takes a bf16 product.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn multiplies_bf16() -> bool {
-    is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512dq")
+    has_avx512()
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::attention::attention;
 use super::config::VisionConfig;
-use super::elementwise::by_rows;
+use super::kernels;
 use super::layers::{LayerNorm, Linear};
 use super::packing::pack;
 use super::patch_positions::{PatchPositions, Table};
@@ -99,7 +99,7 @@ impl Block {
     fn forward(&self, x: &Tensor, rotation: &Rotation, lens: &[i64]) -> Tensor {
         let x = x + self.attend(&self.norm1.forward(x), rotation, lens);
         let inner = self.linear_fc1.forward(&self.norm2.forward(&x));
-        let inner = by_rows([&inner], |[x]| x.gelu("tanh"));
+        let inner = kernels::gelu_tanh(&inner).unwrap_or_else(|| inner.gelu("tanh"));
         let mixed = self.linear_fc2.forward(&inner);
         x + mixed
     }
@@ -111,13 +111,19 @@ impl Block {
         let queries = rotation.rotate(&qkv.select(1, 0)).split_with_sizes(lens, 0);
         let keys = rotation.rotate(&qkv.select(1, 1)).split_with_sizes(lens, 0);
         let values = qkv.select(1, 2).split_with_sizes(lens, 0);
-        let heads = |x: &Tensor| x.transpose(0, 1).unsqueeze(1); // [heads, 1, patches, head_dim]
-        let attended = queries.iter().zip(&keys).zip(&values).zip(lens).map(|(((q, k), v), len)| {
-            let attended = attention(&heads(q), &heads(k), &heads(v), None, false);
-            attended.squeeze_dim(1).transpose(0, 1).reshape([*len, hidden])
-        });
+        let attended = queries.iter().zip(&keys).zip(&values).map(|((q, k), v)| attend(q, k, v));
         self.proj.forward(&pack(attended.collect()))
     }
+}
+
+/// Attention among the patches of a picture: [patches, heads, head_dim] each, to [patches, hidden].
+fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Tensor {
+    let by_head = |x: &Tensor| x.transpose(0, 1).contiguous(); // [heads, patches, head_dim]
+    kernels::attend_many(&queries.contiguous(), &by_head(keys), &by_head(values), false).unwrap_or_else(|| {
+        let heads = |x: &Tensor| x.transpose(0, 1).unsqueeze(1); // [heads, 1, patches, head_dim]
+        let attended = attention(&heads(queries), &heads(keys), &heads(values), None, false);
+        attended.squeeze_dim(1).transpose(0, 1).flatten(1, 2)
+    })
 }
 
 /// Joins each block of patches into one token of the decoder.

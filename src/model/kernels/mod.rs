@@ -6,6 +6,8 @@
 #[cfg(test)]
 pub(super) mod agreement;
 mod attend;
+#[cfg(target_arch = "x86_64")]
+mod attend_many;
 mod convolve;
 mod delta_chunks;
 mod delta_step;
@@ -18,6 +20,7 @@ mod fixed_point;
 mod gated;
 mod gated_rms_norm;
 mod gates;
+mod gelu;
 #[cfg(target_arch = "x86_64")]
 mod gemm;
 mod quantize;
@@ -36,6 +39,12 @@ use tch::{Kind, Tensor};
 use super::cpu;
 use super::weight::Weight;
 pub(super) use attend::attend_one;
+#[cfg(target_arch = "x86_64")]
+pub(super) use attend_many::attend_many;
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn attend_many(_: &Tensor, _: &Tensor, _: &Tensor, _: bool) -> Option<Tensor> {
+    None
+}
 pub(super) use convolve::convolve;
 pub(super) use delta_chunks::delta_chunks;
 pub(super) use delta_step::delta_step;
@@ -43,6 +52,7 @@ use element::{Bf16, Element};
 pub(super) use gated::{Gate, gated};
 pub(super) use gated_rms_norm::gated_rms_norm;
 pub(super) use gates::gates;
+pub(super) use gelu::gelu_tanh;
 pub(super) use quantize::quantize;
 pub(super) use quantized::{BLOCK, GROUP, PANEL, SCALE_BYTES, quantized_bytes};
 pub(super) use rms_norm::rms_norm;

@@ -152,9 +152,9 @@ impl<'x> Rows<'x> {
             #[cfg(target_arch = "x86_64")]
             Rows::FewBf16(x) => unsafe { few_rows_bf16::multiply(x, as_bf16(), inputs, put) },
             #[cfg(target_arch = "x86_64")]
-            Rows::Many(x) => unsafe { gemm::multiply::<_, Wide>(x, numbers, put) },
+            Rows::Many(x) => unsafe { gemm::multiply::<_, Wide>(x, gemm::Weight::ByOutput(numbers), put) },
             #[cfg(target_arch = "x86_64")]
-            Rows::ManyBf16(x) => unsafe { gemm::multiply::<_, Pairs>(x, as_bf16(), put) },
+            Rows::ManyBf16(x) => unsafe { gemm::multiply::<_, Pairs>(x, gemm::Weight::ByOutput(as_bf16()), put) },
         }
     }
 }

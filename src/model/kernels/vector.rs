@@ -1,7 +1,8 @@
-//! Plain loops that the compiler makes vectors of, compiled twice: for CPUs with AVX2 and FMA, and for any.
+//! Plain loops that the compiler makes vectors of, compiled three times: for CPUs with AVX-512, for those with AVX2 and FMA, and
+//! for any. The first two compute the same bits.
 
 #[cfg(target_arch = "x86_64")]
-use super::super::cpu::has_avx2_and_fma;
+use super::super::cpu::{has_avx2_and_fma, has_avx512};
 
 /// Numbers that one task computes at least: fewer are not worth another thread.
 pub(super) const NUMBERS_A_TASK: usize = 1 << 15;
@@ -14,6 +15,15 @@ pub(super) trait Loop {
 
 /// Runs `work` in the form that this CPU is fastest with.
 pub(super) fn run(work: impl Loop) {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512() {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+        fn run_avx512(work: impl Loop) {
+            work.run::<true>();
+        }
+        // Safety: the CPU was asked.
+        return unsafe { run_avx512(work) };
+    }
     #[cfg(target_arch = "x86_64")]
     if has_avx2_and_fma() {
         #[target_feature(enable = "avx2,fma")]

@@ -50,6 +50,28 @@ impl Tiles<Bf16> for Pairs {
         }
     }
 
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn pack_inputs(weight: &[Bf16], outputs: usize, depth: usize, lines: &mut [Line]) {
+        // Interleaving goes on within each 128 bits: two of the one register, two of the other, and so on.
+        let low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+        let high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+        let there = |row: &[Bf16]| if row.len() < NUMBERS { (1 << row.len()) - 1 } else { u32::MAX };
+        let mut rows = weight.chunks(outputs).take(depth);
+        for lines in lines.as_chunks_mut::<LINES>().0 {
+            let [even, odd] = [rows.next(), rows.next()].map(Option::unwrap_or_default).map(|row| {
+                // Safety: what is `there` is within the row.
+                unsafe { _mm512_maskz_loadu_epi16(there(row), row.as_ptr().cast()) }
+            });
+            let (lower, upper) = (_mm512_unpacklo_epi16(even, odd), _mm512_unpackhi_epi16(even, odd));
+            for (line, order) in lines.iter_mut().zip([low, high]) {
+                // Safety: a line is a register.
+                unsafe {
+                    _mm512_store_si512(line.0.as_mut_ptr().cast(), _mm512_permutex2var_epi64(lower, order, upper))
+                };
+            }
+        }
+    }
+
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn add_products(tile: &[u32], panel: &[Line], sums: &mut [Line]) {

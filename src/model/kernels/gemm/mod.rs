@@ -49,6 +49,13 @@ pub(super) trait Tiles<T> {
     /// The CPU is of that kind. `weight` begins with the first output's first number.
     unsafe fn pack_outputs(weight: &[T], inputs: usize, depth: usize, lines: &mut [Line]);
 
+    /// Packs up to `OUTPUTS` outputs of a weight that lies input by input, `outputs` apart, `depth` inputs of each, as
+    /// [`Tiles::pack_outputs`] does.
+    ///
+    /// # Safety
+    /// The CPU is of that kind. `weight` begins with the first output's first number and ends with the last output's last.
+    unsafe fn pack_inputs(weight: &[T], outputs: usize, depth: usize, lines: &mut [Line]);
+
     /// Adds a tile's products: `tile` [units, ROWS], `panel` [units, OUTPUTS], `sums` [ROWS, OUTPUTS].
     ///
     /// # Safety
@@ -93,7 +100,44 @@ impl<U: Copy + Default + Send + Sync> PackedRows<U> {
     }
 }
 
-/// The products of all rows of `x` with `weight` [outputs, inputs], at most [`OUTPUTS_A_TASK`] outputs:
+/// A weight as it lies in memory.
+pub(super) enum Weight<'w, T> {
+    ByOutput(&'w [T]), // [outputs, inputs]
+    ByInput(&'w [T]),  // [inputs, outputs]
+}
+
+impl<T> Weight<'_, T> {
+    /// Packs the panel of outputs from `output` on: `depth` inputs from `input` on, of `inputs`.
+    ///
+    /// # Safety
+    /// The CPU is of the form's kind.
+    unsafe fn pack<F: Tiles<T>>(&self, output: usize, inputs: usize, input: usize, depth: usize, lines: &mut [Line]) {
+        // Safety: the caller's.
+        match self {
+            Weight::ByOutput(weight) => unsafe {
+                F::pack_outputs(&weight[output * inputs + input..], inputs, depth, lines);
+            },
+            Weight::ByInput(weight) => unsafe {
+                let outputs = weight.len() / inputs;
+                let (first, end) = (input * outputs + output, (input + depth) * outputs);
+                F::pack_inputs(
+                    &weight[first..end.min(first + (depth - 1) * outputs + F::OUTPUTS)],
+                    outputs,
+                    depth,
+                    lines,
+                );
+            },
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Weight::ByOutput(weight) | Weight::ByInput(weight) => weight.len(),
+        }
+    }
+}
+
+/// The products of all rows of `x` with `weight`, about [`OUTPUTS_A_TASK`] outputs:
 /// `put(row, first output, sums)` gets up to a panel's neighbours at a time.
 ///
 /// # Safety
@@ -101,7 +145,7 @@ impl<U: Copy + Default + Send + Sync> PackedRows<U> {
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn multiply<T, F: Tiles<T>>(
     x: &PackedRows<F::Unit>,
-    weight: &[T],
+    weight: Weight<T>,
     put: &mut impl FnMut(usize, usize, &[f32]),
 ) {
     let lines_a_row = F::OUTPUTS / STEP;
@@ -119,7 +163,7 @@ pub(super) unsafe fn multiply<T, F: Tiles<T>>(
             let panels = &mut panels[..num_panels * F::panel_lines(depth)];
             for (panel, lines) in panels.chunks_exact_mut(F::panel_lines(depth)).enumerate() {
                 // Safety: the caller's.
-                unsafe { F::pack_outputs(&weight[panel * F::OUTPUTS * x.inputs + input..], x.inputs, depth, lines) };
+                unsafe { weight.pack::<F>(panel * F::OUTPUTS, x.inputs, input, depth, lines) };
             }
             let units_a_tile = F::ROWS * F::units(depth);
             let tiles =
@@ -148,7 +192,7 @@ mod tests {
     use super::super::super::cpu::{has_avx2_and_fma, has_avx512_bf16};
     use super::super::element::{Bf16, Element};
     use super::super::testing::numbers;
-    use super::{OUTPUTS_A_TASK, PackedRows, Pairs, Tiles, Wide, multiply};
+    use super::{OUTPUTS_A_TASK, PackedRows, Pairs, Tiles, Weight, Wide, multiply};
 
     /// [rows, outputs]
     fn products<T: Element, F: Tiles<T>>(x: &[T], weight: &[T], inputs: usize) -> Vec<f32> {
@@ -158,7 +202,13 @@ mod tests {
             products[row * outputs + output..][..sums.len()].copy_from_slice(sums);
         };
         // Safety: the caller asked the CPU.
-        unsafe { multiply::<T, F>(&PackedRows::new::<T, F>(x, inputs), weight, &mut put) };
+        unsafe { multiply::<T, F>(&PackedRows::new::<T, F>(x, inputs), Weight::ByOutput(weight), &mut put) };
+        let by_input: Vec<T> = (0..inputs * outputs).map(|at| weight[at % outputs * inputs + at / outputs]).collect();
+        let mut put = |row: usize, output: usize, sums: &[f32]| {
+            assert_eq!(products[row * outputs + output..][..sums.len()], *sums, "however the weight lies");
+        };
+        // Safety: the caller asked the CPU.
+        unsafe { multiply::<T, F>(&PackedRows::new::<T, F>(x, inputs), Weight::ByInput(&by_input), &mut put) };
         products
     }
 

@@ -55,6 +55,14 @@ impl<T: Element> Tiles<T> for Wide {
         }
     }
 
+    unsafe fn pack_inputs(weight: &[T], outputs: usize, depth: usize, lines: &mut [Line]) {
+        for (line, weight) in lines.iter_mut().zip(weight.chunks(outputs)).take(depth) {
+            let there = weight.len().min(STEP);
+            line.0[..there].iter_mut().zip(weight).for_each(|(wide, number)| *wide = number.widen());
+            line.0[there..].fill(0.0);
+        }
+    }
+
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn add_products(tile: &[f32], panel: &[Line], sums: &mut [Line]) {
