@@ -2,6 +2,12 @@
 //!
 //! The server takes its device from the environment (`SARDINE_DEVICE`, `SARDINE_CUDA_LIBRARY`), so the same tests run on CUDA.
 
+#[path = "../media/harmful.rs"]
+mod harmful;
+#[path = "../media/harmful_hosts.rs"]
+mod harmful_hosts;
+mod hostile;
+mod idle;
 mod lifecycle;
 mod many;
 mod samples;

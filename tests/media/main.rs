@@ -5,6 +5,8 @@ mod damaged;
 mod decoding;
 mod fetching;
 mod fixtures;
+mod harmful;
+mod harmful_hosts;
 mod hostile;
 mod preparing;
 mod requests;
