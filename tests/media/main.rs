@@ -11,3 +11,4 @@ mod hostile;
 mod preparing;
 mod requests;
 mod video;
+mod video_parts;
