@@ -7,14 +7,13 @@ use futures_util::future::try_join_all;
 use super::Shown;
 use super::report::{Looked, Shares};
 use super::target::{Arrivals, Target, Work};
-use crate::telemetry::Stage;
 
 /// An answer as it was received: when it was asked for, and when there were how many tokens.
 struct Received {
     asked: Instant,
     tokens: Vec<(Instant, usize)>,
-    /// Empty where the engine is not in this process.
-    stages: Vec<Stage>,
+    /// Names and seconds; empty where the engine is not in this process.
+    stages: Vec<(&'static str, f64)>,
 }
 
 impl Received {
@@ -26,8 +25,7 @@ impl Received {
 
     /// Seconds of all stages of this name.
     fn stage(&self, name: &str) -> f64 {
-        let stages = self.stages.iter().filter(|stage| stage.name == name);
-        stages.map(|stage| (stage.ended - stage.began).as_secs_f64()).sum()
+        self.stages.iter().filter(|(stage, _)| *stage == name).map(|(_, seconds)| seconds).sum()
     }
 }
 

@@ -15,7 +15,6 @@ use crate::generation::{
     ChatRequest, Conversation, Ending, Generation, Input, Ledger, Length, MaxLength, Service, Stop,
 };
 use crate::media::{Footage, Medium, Source, Video, VideoOptions};
-use crate::telemetry::Stage;
 
 /// What to answer to, always greedily and to the last token that is asked for.
 #[derive(Debug, Clone)]
@@ -84,12 +83,13 @@ impl Arrivals {
         }
     }
 
-    /// What the answer did when, once it is over; nothing where a server does not tell.
-    pub(super) fn stages(&mut self) -> Vec<Stage> {
+    /// The stages of the answer and their seconds, once it is over; nothing where a server does not tell.
+    pub(super) fn stages(&mut self) -> Vec<(&'static str, f64)> {
         match self {
             Arrivals::InProcess(generation, ledger) => {
                 *generation = None; // an answer's account is closed when it is dropped
-                ledger.costs().stages
+                let stages = ledger.costs().stages.into_iter();
+                stages.map(|stage| (stage.name, (stage.ended - stage.began).as_secs_f64())).collect()
             }
             Arrivals::Http(_) => Vec::new(),
         }

@@ -252,7 +252,7 @@ mod tests {
     }
 
     fn json() -> impl Strategy<Value = Value> {
-        let words = "type|text|image|image_url|url|base64|data|input_image|video|video_url|frames|fps|num_frames|detail|low|min_pixels|max_pixels|path|role|content|user";
+        let words = "type|text|image|image_url|url|base64|data|input_image|video|video_url|frames|fps|num_frames|video_start|video_end|detail|low|min_pixels|max_pixels|path|role|content|user";
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),

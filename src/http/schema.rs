@@ -116,6 +116,12 @@ pub(super) struct VideoPart {
     /// Another name of `num_frames`.
     #[schema(minimum = 2)]
     nframes: Option<u32>,
+    /// Where the part of a file that is read begins, in seconds.
+    #[schema(minimum = 0.0)]
+    video_start: Option<f64>,
+    /// Where it ends, in seconds.
+    #[schema(exclusive_minimum = 0.0)]
+    video_end: Option<f64>,
     /// Bounds on the area of a resized frame, in pixels.
     #[schema(minimum = 1)]
     min_pixels: Option<u64>,

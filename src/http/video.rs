@@ -5,14 +5,14 @@ use serde_json::{Map, Value};
 use super::json::{join, kind, refuse, shown, take_one_of};
 use super::messages::picture;
 use crate::error::Error;
-use crate::media::{Footage, Video, VideoOptions};
+use crate::media::{Footage, Part, Video, VideoOptions};
 
 /// Where a part may hold its video.
 pub(in crate::http) const SOURCE_KEYS: [&str; 6] = ["video", "video_url", "url", "base64", "data", "frames"];
 
 /// Other ways to sample and size, of qwen-vl-utils and Transformers, which are not implemented.
-const UNSUPPORTED_KEYS: [&str; 8] =
-    ["video_start", "video_end", "resized_height", "resized_width", "size", "min_frames", "max_frames", "max_duration"];
+const UNSUPPORTED_KEYS: [&str; 6] =
+    ["resized_height", "resized_width", "size", "min_frames", "max_frames", "max_duration"];
 
 /// Takes the video out of `object`, which stands at `path`; `None` where it holds none.
 pub(in crate::http) fn take_video(object: &mut Map<String, Value>, path: &str) -> Result<Option<Video>, Error> {
@@ -66,14 +66,16 @@ pub(in crate::http) fn processor_kwargs(given: Option<Map<String, Value>>) -> Re
         None => Ok(options),
         Some((key, _)) => Err(refuse(
             &join(FIELD, &key),
-            "is not known; there are min_pixels and max_pixels, and for videos fps, num_frames and total_pixels",
+            "is not known; there are min_pixels and max_pixels, and for videos fps, num_frames, video_start, video_end and \
+             total_pixels",
         )),
     }
 }
 
 fn take_options(object: &mut Map<String, Value>, path: &str) -> Result<VideoOptions, Error> {
     if let Some(key) = UNSUPPORTED_KEYS.iter().find(|key| object.get(**key).is_some_and(|value| !value.is_null())) {
-        let message = "is not supported; there are fps, num_frames, min_pixels, max_pixels and total_pixels";
+        let message = "is not supported; there are fps, num_frames, video_start, video_end, min_pixels, max_pixels and \
+                       total_pixels";
         return Err(refuse(&join(path, key), message));
     }
     Ok(VideoOptions {
@@ -82,7 +84,29 @@ fn take_options(object: &mut Map<String, Value>, path: &str) -> Result<VideoOpti
         min_pixels: take_count(object, &["min_pixels"], path)?,
         max_pixels: take_count(object, &["max_pixels"], path)?,
         total_pixels: take_count(object, &["total_pixels"], path)?,
+        part: take_part(object, path)?,
     })
+}
+
+/// The part of a video file that is read, by qwen-vl-utils' names.
+fn take_part(object: &mut Map<String, Value>, path: &str) -> Result<Part, Error> {
+    let part =
+        Part { start: take_seconds(object, "video_start", path)?, end: take_seconds(object, "video_end", path)? };
+    match (part.start.unwrap_or(0.0), part.end) {
+        (start, Some(end)) if end <= start => Err(refuse(
+            &join(path, "video_end"),
+            &format!("is {end}, and must be after `video_start`, which is {start}"),
+        )),
+        _ => Ok(part),
+    }
+}
+
+fn take_seconds(object: &mut Map<String, Value>, key: &str, path: &str) -> Result<Option<f64>, Error> {
+    let Some((_, value)) = take_one_of(object, &[key], path)? else { return Ok(None) };
+    match value.as_f64().filter(|seconds| *seconds >= 0.0) {
+        Some(seconds) => Ok(Some(seconds)),
+        None => Err(refuse(&join(path, key), &format!("must be seconds, at least 0, not {}", described(&value)))),
+    }
 }
 
 fn take_number(object: &mut Map<String, Value>, keys: &[&str], path: &str) -> Result<Option<f64>, Error> {
@@ -111,7 +135,7 @@ mod tests {
 
     use super::{processor_kwargs, take_video};
     use crate::error::Error;
-    use crate::media::{Area, Footage, Medium, Source, Video, VideoOptions};
+    use crate::media::{Area, Footage, Medium, Part, Source, Video, VideoOptions};
 
     fn read(mut part: Value) -> Result<Video, Error> {
         take_video(part.as_object_mut().unwrap(), "p").map(|video| video.expect("there is one"))
@@ -129,6 +153,9 @@ mod tests {
         {
             assert_eq!(read(part.clone()), Ok(file(VideoOptions::default())), "{part}");
         }
+        let part = Part { start: Some(1.5), end: Some(3.0) };
+        let options = VideoOptions { part, ..VideoOptions::default() };
+        assert_eq!(read(json!({"video": "u", "video_start": 1.5, "video_end": 3})), Ok(file(options)));
         for part in [json!({"video": "u", "fps": 1}), json!({"video_url": {"url": "u", "fps": 1.0}})] {
             assert_eq!(read(part.clone()), Ok(file(fps(1.0))), "{part}");
         }
@@ -150,7 +177,11 @@ mod tests {
             (json!({"video": "u", "fps": 0}), "`p.fps` must be a number above 0, not 0"),
             (json!({"video": "u", "num_frames": 2.5}), "`p.num_frames` must be a whole number"),
             (json!({"video": "u", "fps": 1, "sample_fps": 1}), "`p.sample_fps` and `fps`"),
-            (json!({"video": "u", "video_start": 3}), "`p.video_start` is not supported"),
+            (json!({"video": "u", "max_duration": 3}), "`p.max_duration` is not supported"),
+            (json!({"video": "u", "video_start": -1}), "`p.video_start` must be seconds, at least 0, not -1"),
+            (json!({"video": "u", "video_end": "1:00"}), "`p.video_end` must be seconds, at least 0, not"),
+            (json!({"video": "u", "video_start": 3, "video_end": 3}), "`p.video_end` is 3, and must be after"),
+            (json!({"video": "u", "video_end": 0}), "`p.video_end` is 0, and must be after"),
             (json!({"path": "/etc/passwd"}), "`p.path` is not read"),
         ] {
             let refusal = read(part.clone()).unwrap_err().to_string();

@@ -55,7 +55,8 @@ pub struct MediaLimits {
     pub max_videos: usize,
     /// `--max-video-bytes`, `SARDINE_MAX_VIDEO_BYTES`: the longest video file, remote or sent along.
     pub max_video_bytes: usize,
-    /// `--max-video-seconds`, `SARDINE_MAX_VIDEO_SECONDS`: how long the longest video lasts.
+    /// `--max-video-seconds`, `SARDINE_MAX_VIDEO_SECONDS`: how long the longest video lasts, or the part
+    /// of it that a client has read.
     pub max_video_seconds: f64,
     /// `--max-video-frames`, `SARDINE_MAX_VIDEO_FRAMES`: frames of one video that the model is shown.
     pub max_video_frames: usize,

@@ -39,7 +39,7 @@ use video::processor::VideoProcessor;
 pub use area::Area;
 pub use limits::MediaLimits;
 pub use rgb::Rgb;
-pub use video::{Footage, Video, VideoOptions};
+pub use video::{Footage, Part, Video, VideoOptions};
 
 /// Where a picture comes from.
 #[derive(Debug, Clone, PartialEq)]

@@ -80,7 +80,7 @@ pub struct MediaFlags {
     /// Bytes of one video's file.
     #[arg(long, env = "SARDINE_MAX_VIDEO_BYTES", default_value_t = MediaLimits::default().max_video_bytes, value_name = "BYTES")]
     pub max_video_bytes: usize,
-    /// Seconds that one video may last.
+    /// Seconds that one video may last, or the part of it that is read.
     #[arg(long, env = "SARDINE_MAX_VIDEO_SECONDS", default_value_t = MediaLimits::default().max_video_seconds, value_name = "S")]
     pub max_video_seconds: f64,
     /// Frames of one video that the model is shown; longer videos are sampled more sparsely.

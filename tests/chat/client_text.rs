@@ -101,12 +101,18 @@ fn pieces() -> impl Strategy<Value = String> {
     vec(piece, 0..6).prop_map(|pieces| pieces.concat())
 }
 
+/// So many cases, or as many as PROPTEST_CASES says where that is more.
+fn at_least(cases: u32) -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases.max(cases), ..usual }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(at_least(512))]
 
     #[test]
     fn no_text_of_a_client_becomes_a_special_token(parts in vec(pieces(), 4)) {
-            let plain = conversation(&["a", "b", "c", "d"].map(String::from));
+        let plain = conversation(&["a", "b", "c", "d"].map(String::from));
         let (found, plain) = (ids(&CHAT, &conversation(&parts)), ids(&CHAT, &plain));
         prop_assert_eq!(special(&CHAT, &found), special(&CHAT, &plain));
         let rendered = CHAT.render(&Conversation { messages: conversation(&parts), ..Conversation::default() }).unwrap();

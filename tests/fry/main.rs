@@ -2,6 +2,12 @@
 //!
 //! The server takes its device from the environment (`SARDINE_DEVICE`, `SARDINE_CUDA_LIBRARY`), so the same tests run on CUDA.
 
+#[path = "../media/harmful.rs"]
+mod harmful;
+#[path = "../media/harmful_hosts.rs"]
+mod harmful_hosts;
+mod hostile;
+mod idle;
 mod lifecycle;
 mod many;
 mod samples;
@@ -88,8 +94,8 @@ async fn a_picture_that_comes_again_is_remembered_and_answered_as_without_a_memo
         }
         let metrics = server.get("metrics").await;
         let [computed, reused] = ["computed", "reused"].map(|what| format!("sardine_pictures_{what}_total"));
-        assert_eq!((many::sample(&metrics, &computed), many::sample(&metrics, &reused)), expected, "{flags:?}");
-        assert_eq!(many::sample(&metrics, "sardine_picture_cache_bytes") > 0, flags.is_empty());
+        assert_eq!((idle::sample(&metrics, &computed), idle::sample(&metrics, &reused)), expected, "{flags:?}");
+        assert_eq!(idle::sample(&metrics, "sardine_picture_cache_bytes") > 0, flags.is_empty());
     }
 }
 

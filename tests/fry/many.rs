@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::Value;
 
+use crate::idle::{is_idle, metrics_once, sample};
 use crate::samples::{Sample, samples};
 use crate::server::{Connection, Server};
 
@@ -119,7 +120,7 @@ async fn sixteen_clients_get_what_each_would_get_alone() {
     }
     let num_answers = clients(&server, &alone, REQUESTS_EACH, 0).await;
     assert!(num_answers > CLIENTS * REQUESTS_EACH / 2, "only {num_answers} requests were not given up");
-    is_idle(&server, &alone[0]).await;
+    is_idle(&server, || alone[0].ask_again(&server, Way::Whole)).await;
 }
 
 /// By hand, as it takes a while: `cargo test --release --test fry soak -- --ignored --nocapture`
@@ -138,7 +139,7 @@ async fn soak() {
     let mut memory = Vec::new();
     for round in 0..ROUNDS {
         let num_answers = clients(&server, &alone, EACH, round).await;
-        is_idle(&server, &alone[0]).await;
+        is_idle(&server, || alone[0].ask_again(&server, Way::Whole)).await;
         memory.push(server.resident_bytes());
         println!("{} requests, {num_answers} waited for: {:.1} MB", CLIENTS * EACH, memory[round] as f64 / 1e6);
     }
@@ -159,7 +160,7 @@ async fn two_devices_share_the_work_and_answer_as_one() {
         running(0) > 0 && running(1) > 0
     };
     let (_, _) = tokio::join!(clients(&two, &alone, REQUESTS_EACH, 1), metrics_once(&two, is_shared));
-    is_idle(&two, &alone[0]).await;
+    is_idle(&two, || alone[0].ask_again(&two, Way::Whole)).await;
 }
 
 #[tokio::test]
@@ -195,39 +196,4 @@ async fn client(server: &Server, alone: &[Alone], each: usize, mut random: Rando
         num_answers += usize::from(!matches!(way, Way::HangUp(..)));
     }
     num_answers
-}
-
-/// Everything that was taken is given back: nobody runs or waits, nothing is reserved, and the idle engine found nothing held.
-async fn is_idle(server: &Server, somebody: &Alone) {
-    let nobody = |metrics: &str| {
-        ["inf_batch_current_size", "inf_queue_size", "sardine_kv_tokens_reserved", "sardine_picture_bytes"]
-            .iter()
-            .all(|gauge| sample(metrics, gauge) == 0)
-    };
-    let before = metrics_once(server, nobody).await;
-    let checks = sample(&before, "sardine_idle_checks_total");
-    // Whatever is counted from now on was looked at after all of them had left.
-    somebody.ask_again(server, Way::Whole).await;
-    let has_looked = |metrics: &str| nobody(metrics) && sample(metrics, "sardine_idle_checks_total") > checks;
-    let after = metrics_once(server, has_looked).await;
-    assert_eq!(sample(&after, "sardine_leaks_total"), 0, "{after}");
-}
-
-/// The metrics as soon as they are as wished.
-async fn metrics_once(server: &Server, wished: impl Fn(&str) -> bool) -> String {
-    let mut metrics = String::new();
-    for _ in 0..400 {
-        metrics = server.get("metrics").await;
-        if wished(&metrics) {
-            return metrics;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("waited in vain: {metrics}");
-}
-
-/// A sample of Prometheus' text format.
-pub fn sample(metrics: &str, name: &str) -> u64 {
-    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
 }

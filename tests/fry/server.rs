@@ -19,6 +19,12 @@ pub struct Server {
     client: Client,
 }
 
+/// What a request consists of.
+pub enum Body {
+    Json(Value),
+    Picture(Vec<u8>),
+}
+
 /// One connection to the server.
 pub struct Connection(TcpStream);
 
@@ -182,6 +188,38 @@ impl Server {
         let mut usages = events
             .filter_map(|event| serde_json::from_str::<Value>(event).ok()?["usage"]["completion_tokens"].as_u64());
         (usages.next_back().unwrap_or(0) as usize, text.ends_with("data: [DONE]\n\n"))
+    }
+
+    /// The text of a stream of `/v1/completions` that goes on for `num_tokens`, and when its pieces arrived.
+    pub async fn long_answer(&self, num_tokens: usize) -> (String, Vec<Instant>) {
+        let request = json!({
+            "model": "any", "prompt": [100, 101, 102], "max_tokens": num_tokens, "temperature": 0, "ignore_eos": true,
+            "stream": true,
+        });
+        let mut body = self.post_to("v1/completions", &request).await.bytes_stream();
+        let (mut events, mut arrivals) = (String::new(), Vec::new());
+        while let Some(bytes) = body.next().await {
+            events += std::str::from_utf8(&bytes.unwrap()).unwrap();
+            arrivals.push(Instant::now());
+        }
+        assert!(events.ends_with("data: [DONE]\n\n"), "{events}");
+        let events = events.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
+        let texts = events.map(|event| {
+            let event: Value = serde_json::from_str(event).unwrap();
+            event["choices"][0]["text"].as_str().unwrap_or_else(|| panic!("no text in {event}")).to_owned()
+        });
+        (texts.collect(), arrivals)
+    }
+
+    /// POST of JSON, or of a picture's file, to a path below `/`: the status and the body.
+    pub async fn send(&self, path: &str, body: Body) -> (u16, String) {
+        let request = self.client.post(format!("{}{path}", self.url));
+        let request = match body {
+            Body::Json(value) => request.json(&value),
+            Body::Picture(bytes) => request.header("content-type", "image/png").body(bytes),
+        };
+        let reply = request.send().await.unwrap();
+        (reply.status().as_u16(), reply.text().await.unwrap())
     }
 
     /// The memory that the process holds.

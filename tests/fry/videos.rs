@@ -84,6 +84,7 @@ async fn a_film_is_understood_on_every_route_and_in_every_spelling() {
             json!({"type": "video", "video": film.data_url()}),
             json!({"type": "input_video", "base64": base64(&film.bytes)}),
             json!({"type": "video", "video": film.data_url(), "fps": 2}),
+            json!({"type": "video", "video": film.data_url(), "video_start": 0, "video_end": 600}),
         ] {
             assert_eq!(server.answer(toolkit(part.clone())).await, film.answer(), "{}", film.name);
         }

@@ -1,18 +1,17 @@
 //! Remote pictures: what is fetched, what is refused, and that an internal server never hears of it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sardine::error::Error;
 use sardine::media::{Media, MediaLimits, Source};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncWriteExt;
 use wiremock::matchers::{any, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::fixtures::{file, media};
+use crate::harmful_hosts::{PRIVATE_HOSTS, dripping, endless, raw_server, redirect, silent};
 
 /// A server that may be fetched from, in the place of one on the internet, and one that may not.
 struct Network {
@@ -63,27 +62,6 @@ fn png() -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_bytes(file("rgb.png"))
 }
 
-fn redirect(to: &str) -> ResponseTemplate {
-    ResponseTemplate::new(302).insert_header("location", to)
-}
-
-/// Answers every connection's first request with `answer`, for what a well-behaved server cannot be made to do.
-async fn raw_server<F, Answer>(answer: F) -> SocketAddr
-where
-    F: Fn(TcpStream) -> Answer + Send + 'static,
-    Answer: Future<Output = ()> + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let _request = stream.read(&mut [0; 4096]).await;
-            tokio::spawn(answer(stream));
-        }
-    });
-    address
-}
-
 #[tokio::test]
 async fn a_picture_is_fetched_from_an_allowed_network_and_through_redirects() {
     let network = Network::start(MediaLimits::default()).await;
@@ -99,10 +77,7 @@ async fn a_picture_is_fetched_from_an_allowed_network_and_through_redirects() {
 async fn no_spelling_of_an_internal_address_reaches_it() {
     let network = Network::start(MediaLimits::default()).await;
     let port = network.internal.address().port();
-    let hosts = "127.0.0.1 localhost LOCALHOST [::1] [::] 0.0.0.0 127.1 0x7f000001 2130706433 017700000001 0177.0.0.1 ①②⑦.⓪.⓪.① \
-                 [::ffff:127.0.0.1] [::ffff:7f00:1] [64:ff9b::7f00:1] [2002:7f00:1::] 169.254.169.254 [fd00:ec2::254] [fe80::1] 10.0.0.1 \
-                 172.16.0.1 192.168.0.1 100.64.0.1 user@127.0.0.2 user:word@127.0.0.2";
-    for (index, host) in hosts.split_whitespace().enumerate() {
+    for (index, host) in PRIVATE_HOSTS.split_whitespace().enumerate() {
         let url = format!("http://{host}:{port}/cat.png");
         let message = network.refusal(&url).await;
         assert!(message.contains("not a public address") || message.contains("user name"), "{url}: {message}");
@@ -194,20 +169,7 @@ async fn a_body_that_announces_too_much_is_not_read() {
 #[tokio::test]
 async fn a_body_that_never_ends_is_cut_off_at_the_limit() {
     let sent = Arc::new(AtomicUsize::new(0));
-    let counter = sent.clone();
-    let address = raw_server(move |mut stream| {
-        let counter = counter.clone();
-        async move {
-            let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
-            let chunk = [b"10000\r\n".as_slice(), &[0; 65536], b"\r\n"].concat();
-            let mut open = stream.write_all(head).await.is_ok();
-            while open {
-                open = stream.write_all(&chunk).await.is_ok();
-                counter.fetch_add(chunk.len(), Ordering::Relaxed);
-            }
-        }
-    })
-    .await;
+    let address = endless(sent.clone()).await;
     let network = Network::start(MediaLimits { max_image_bytes: 1 << 20, ..MediaLimits::default() }).await;
     assert!(network.refusal(&format!("http://{address}/")).await.contains("--max-image-bytes"));
     // The sockets' buffers hold some more.
@@ -216,22 +178,9 @@ async fn a_body_that_never_ends_is_cut_off_at_the_limit() {
 
 #[tokio::test]
 async fn a_server_that_is_silent_or_slow_runs_into_the_time_limit() {
-    let silent = raw_server(|stream| async move {
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        drop(stream);
-    })
-    .await;
-    let slow = raw_server(|mut stream| async move {
-        let mut open = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").await.is_ok();
-        while open {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            open = stream.write_all(b"x").await.is_ok();
-        }
-    })
-    .await;
     let network =
         Network::start(MediaLimits { fetch_timeout: Duration::from_millis(300), ..MediaLimits::default() }).await;
-    for address in [silent, slow] {
+    for address in [silent().await, dripping().await] {
         let start = Instant::now();
         let message = network.refusal(&format!("http://{address}/")).await;
         assert!(message.contains("within 300 ms") && message.contains("--image-timeout-ms"), "{message}");

@@ -1,7 +1,7 @@
 """Makes tests/media/fixtures/video: small clips in several codecs, and what Transformers makes of them.
 
-Run with torch 2.13, torchvision 0.28, transformers 5.23, torchcodec 0.17 (Transformers' own decoder for video files) and
-ffmpeg 5.1 on PATH:  python tests/media/make_video_fixtures.py
+Run with torch 2.13, torchvision 0.28, transformers 5.23, torchcodec 0.17 (Transformers' own decoder for video files),
+qwen-vl-utils 0.0.14 and ffmpeg 5.1 on PATH:  python tests/media/make_video_fixtures.py
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import tempfile
 import numpy as np
 import torch
 from PIL import Image, ImageSequence
+from qwen_vl_utils.vision_process import calculate_video_frame_range
 from transformers import AutoVideoProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
@@ -82,6 +83,13 @@ def save_clips():
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(animated)]
     # Key frames only: where frames are blended, the Rust decoder's values may lie one below libwebp's.
     frames[0].save(FOLDER / "animated.webp", save_all=True, append_images=frames[1:], duration=200, lossless=True, kmin=0, kmax=1)
+    # Those of which parts are read: with a key frame every two seconds, and one that only begins to refresh the picture there.
+    for name, codec in (
+        ("long.mp4", ("-c:v", "libx264", "-bf", 2, "-g", 10, "-crf", 40)),
+        ("long-refreshed.mp4", ("-c:v", "libx264", "-x264-params", "intra-refresh=1:keyint=10", "-crf", 40)),
+        ("long.webm", ("-c:v", "libvpx-vp9", "-g", 10, "-b:v", "10k", "-cpu-used", 8)),
+    ):
+        ffmpeg(*source(48, 32, 5, 24), *codec, "-pix_fmt", "yuv420p", FOLDER / name)
     whole = (FOLDER / "vp9.webm").read_bytes()
     (FOLDER / "truncated.webm").write_bytes(whole[: len(whole) // 2])
     # Those that cannot be read.
@@ -102,7 +110,7 @@ def files():
     """Transformers' own path from a file to what the model reads, decoded by torchcodec."""
     table, read = [], processor()
     for path in sorted(FOLDER.iterdir()):
-        if path.suffix in (".json", ".webp"):
+        if path.suffix in (".json", ".webp") or path.stem.startswith("long"):
             continue
         for options in ({}, {"fps": 5}, {"num_frames": 7, "fps": None}):
             try:
@@ -143,6 +151,24 @@ def sampling():
         indices = read.sample_frames(metadata, **options).tolist()
         table.append({"total": total, "fps": fps, "options": options, "indices": sha256(json.dumps(indices, separators=(",", ":")).encode()),
                       "first": indices[:6], "times": timestamps(list(indices), fps or 24)[:200:20]})
+    return table
+
+
+def parts():
+    """Which frames of a video are between two moments: qwen-vl-utils', as Transformers has no such option."""
+    numbers, table = random.Random(6), []
+    cases = [(50, 25.0, 0.5, 1.0), (50, 25.0, None, 1.0), (50, 25.0, 1.0, None), (50, 25.0, 0.0, 9.0), (50, 25.0, 2.0, 3.0), (50, 25.0, 1.0, 1.02), (50, 25.0, 1.0, 1.04)]
+    for _ in range(80):
+        total, fps = numbers.randint(2, 9000), numbers.choice([5.0, 12.5, 23.976023976, 24.0, 29.97002997, 59.94])
+        moments = [numbers.choice([None, round(numbers.uniform(0, 1.2 * total / fps), numbers.choice([0, 1, 2, 9]))]) for _ in range(2)]
+        cases.append((total, fps, *moments))
+    for total, fps, start, end in cases:
+        given = {key: value for key, value in (("video_start", start), ("video_end", end)) if value is not None}
+        try:
+            first, last, _ = calculate_video_frame_range(given, total, fps)
+        except ValueError:
+            first = last = None
+        table.append({"total": total, "fps": fps, "start": start, "end": end, "first": first, "last": last})
     return table
 
 
@@ -196,7 +222,7 @@ def frames():
 def main():
     FOLDER.mkdir(parents=True, exist_ok=True)
     save_clips()
-    tables = {"files": files(), "sampling": sampling(), "sizes": sizes(), "capped": capped(), "frames": frames()}
+    tables = {"files": files(), "sampling": sampling(), "parts": parts(), "sizes": sizes(), "capped": capped(), "frames": frames()}
     lines = [f' "{key}": [\n  ' + ",\n  ".join(json.dumps(row) for row in rows) + "\n ]" for key, rows in tables.items()]
     (FOLDER / "expected.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

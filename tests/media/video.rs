@@ -16,11 +16,11 @@ use serde_json::{Value, json};
 
 use crate::fixtures::{media_of, pattern, preprocessor_config, sha256, vision_config};
 
-fn file(name: &str) -> Vec<u8> {
+pub fn file(name: &str) -> Vec<u8> {
     crate::fixtures::file(&format!("video/{name}"))
 }
 
-fn rows(table: &str) -> Vec<Value> {
+pub fn rows(table: &str) -> Vec<Value> {
     let expected: Value = serde_json::from_slice(&file("expected.json")).unwrap();
     expected[table].as_array().unwrap().clone()
 }
@@ -43,7 +43,7 @@ fn processor() -> VideoProcessor {
     VideoProcessor::from_json(processor_config()).unwrap()
 }
 
-fn media(limits: MediaLimits) -> Media {
+pub fn media(limits: MediaLimits) -> Media {
     let files = [
         ("config.json", vision_config()),
         ("preprocessor_config.json", preprocessor_config()),
@@ -53,7 +53,7 @@ fn media(limits: MediaLimits) -> Media {
 }
 
 /// ffmpeg, where there is one; says so where there is none.
-fn ffmpeg() -> Option<PathBuf> {
+pub fn ffmpeg() -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&folders).map(|folder| folder.join("ffmpeg")).find(|file| file.is_file());
     if found.is_none() {
@@ -80,15 +80,15 @@ fn options(options: &Value) -> VideoOptions {
     }
 }
 
-fn video(bytes: Vec<u8>, options: VideoOptions) -> Medium {
+pub fn video(bytes: Vec<u8>, options: VideoOptions) -> Medium {
     Medium::Video(Video { footage: Footage::File(Source::File(Bytes::from(bytes))), options })
 }
 
-async fn clip_of(media: &Media, medium: Medium) -> Result<Clip, Error> {
+pub async fn clip_of(media: &Media, medium: Medium) -> Result<Clip, Error> {
     Ok(media.prepare(&[medium]).await?.visuals().clips[0].clone())
 }
 
-async fn refusal(media: &Media, medium: Medium) -> String {
+pub async fn refusal(media: &Media, medium: Medium) -> String {
     match clip_of(media, medium).await {
         Err(Error::Invalid { message, .. }) if !message.contains('\n') => message,
         other => panic!("not refused as invalid, in one line: {other:?}"),
@@ -104,7 +104,7 @@ fn grid(clip: &Clip) -> Vec<usize> {
     vec![clip.groups.len(), clip.groups[0].grid.height, clip.groups[0].grid.width]
 }
 
-fn times(clip: &Clip) -> Vec<String> {
+pub fn times(clip: &Clip) -> Vec<String> {
     clip.seconds.iter().map(|seconds| format!("<{seconds:.1} seconds>")).collect()
 }
 
@@ -123,7 +123,7 @@ fn moving(frame: usize, height: usize, width: usize) -> Rgb {
     Rgb { height, width, pixels }
 }
 
-fn frames(num_frames: usize, height: usize, width: usize, options: VideoOptions) -> Medium {
+pub fn frames(num_frames: usize, height: usize, width: usize, options: VideoOptions) -> Medium {
     let frames = (0..num_frames).map(|frame| png(&moving(frame, height, width))).collect();
     Medium::Video(Video { footage: Footage::Frames(frames), options })
 }

@@ -108,8 +108,8 @@ pub(in crate::http) struct ChatFields {
     /// Variables for the chat template.
     #[schema(value_type = Option<Object>)]
     pub(super) chat_template_kwargs: Option<Map<String, Value>>,
-    /// How pictures and videos are read: `min_pixels`, `max_pixels`, and for videos `fps`, `num_frames`, `total_pixels`. A part's
-    /// own come first.
+    /// How pictures and videos are read: `min_pixels`, `max_pixels`, and for videos `fps`, `num_frames`, `video_start`,
+    /// `video_end`, `total_pixels`. A part's own come first.
     #[schema(value_type = Option<Object>)]
     pub(super) mm_processor_kwargs: Option<Map<String, Value>>,
     /// The template's variable of this name: whether the model thinks before it answers.

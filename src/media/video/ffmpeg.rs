@@ -13,9 +13,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
-use super::packets::Packets;
+use super::packets::{Entry, Packets};
 use super::ppm;
-use super::sampling::Timing;
 use crate::error::Error;
 use crate::media::Rgb;
 
@@ -76,8 +75,8 @@ impl Ffmpeg {
     }
 
     /// Reads the file's packets without decoding them.
-    pub(super) async fn timing(&self, video: &VideoFile) -> Result<Timing, Error> {
-        let mut process = self.start(video, &["-c", "copy", "-copyinkf", "-copyts", "-f", "framecrc"])?;
+    pub(super) async fn packets(&self, video: &VideoFile) -> Result<Packets, Error> {
+        let mut process = self.start(video, &[], &["-c", "copy", "-copyinkf", "-copyts", "-f", "framecrc"])?;
         let mut lines = BufReader::new(&mut process.output).lines();
         let mut packets = Packets::default();
         while let Ok(Some(line)) = lines.next_line().await {
@@ -86,13 +85,18 @@ impl Ffmpeg {
         if packets.num_frames() == 0 {
             return Err(unreadable(&process.problem().await));
         }
-        Ok(packets.timing())
+        Ok(packets)
     }
 
-    /// Begins to decode the frames at `indices`, which ascend.
-    pub(super) fn frames(&self, video: &VideoFile, indices: &[usize]) -> Result<Frames, Error> {
-        let places: Vec<String> = indices.iter().map(|index| format!("eq(n\\,{index})")).collect();
-        let select = format!("select={}", places.join("+"));
+    /// Begins to decode the frames at `indices`, which ascend: at `entry` where there is one, else with the first.
+    pub(super) fn frames(&self, video: &VideoFile, indices: &[usize], entry: Option<&Entry>) -> Result<Frames, Error> {
+        let select = entry.map_or_else(|| selecting("n", indices), selecting_ticks);
+        let seconds = entry.map(|entry| format!("{:.6}", entry.seconds()));
+        let seek: &[&str] = match &seconds {
+            // The seek is to the frame's own time, and the times of frames stay what they are.
+            Some(seconds) => &["-seek_timestamp", "1", "-noaccurate_seek", "-copyts", "-ss", seconds],
+            None => &[],
+        };
         let num_frames = indices.len().to_string();
         let options = [
             ["-vf", &select],
@@ -102,12 +106,12 @@ impl Ffmpeg {
             ["-pix_fmt", "rgb24"],
             ["-f", "image2pipe"],
         ];
-        let process = self.start(video, options.as_flattened())?;
+        let process = self.start(video, seek, options.as_flattened())?;
         Ok(Frames { process, max_pixels: self.max_pixels, num_done: 0, num_frames: indices.len() })
     }
 
-    /// A process that reads `video` and writes what `options` say to its standard output.
-    fn start(&self, video: &VideoFile, options: &[&str]) -> Result<Process, Error> {
+    /// A process that reads `video`, from where `seek` says, and writes what `options` say to its standard output.
+    fn start(&self, video: &VideoFile, seek: &[&str], options: &[&str]) -> Result<Process, Error> {
         let stdin = video.file.try_clone().map_err(|error| internal(&error.to_string()))?;
         let mut command = Command::new(&self.program);
         command
@@ -115,6 +119,7 @@ impl Ffmpeg {
             // Nothing but this file is opened: no other file that it may name, and no network.
             .args(["-protocol_whitelist", "file", "-f", video.demuxer])
             .args(["-threads", "2", "-codec_whitelist", CODECS, "-max_pixels", &self.max_pixels.to_string()])
+            .args(seek)
             .args(["-i", INPUT, "-map", "0:V:0"])
             .args(options)
             .arg("pipe:1")
@@ -134,6 +139,30 @@ impl Ffmpeg {
         let (Some(output), Some(complaints)) = (output, complaints) else { unreachable!("both are pipes") };
         Ok(Process { child, output, complaints: tokio::spawn(beginning(complaints)) })
     }
+}
+
+/// A filter that lets those frames pass whose `property` is one of `values`.
+fn selecting<T: std::fmt::Display>(property: &str, values: &[T]) -> String {
+    let places: Vec<String> = values.iter().map(|value| format!("eq({property}\\,{value})")).collect();
+    format!("select={}", sum(&places))
+}
+
+/// The sum of `terms`, halved again and again: ffmpeg reads no expression with more than a hundred of them in a row.
+fn sum(terms: &[String]) -> String {
+    match terms {
+        [] => "0".to_owned(),
+        [term] => term.clone(),
+        terms => {
+            let (left, right) = terms.split_at(terms.len() / 2);
+            format!("({}+{})", sum(left), sum(right))
+        }
+    }
+}
+
+/// A filter that lets the frames of `entry` pass, in whatever time base they come.
+fn selecting_ticks(entry: &Entry) -> String {
+    let (numerator, denominator) = entry.time_base;
+    format!("settb={numerator}/{denominator},{}", selecting("pts", &entry.frames.wanted))
 }
 
 /// What a decoder may use, set in the process that becomes one.
@@ -251,7 +280,13 @@ fn is_old(version: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{first_of_weight, is_old, without_address};
+    use super::{first_of_weight, is_old, selecting, without_address};
+
+    #[test]
+    fn many_frames_are_selected_by_sums_of_sums() {
+        assert_eq!(selecting("n", &[4]), "select=eq(n\\,4)");
+        assert_eq!(selecting("n", &[4, 5, 9]), "select=(eq(n\\,4)+(eq(n\\,5)+eq(n\\,9)))");
+    }
 
     #[test]
     fn versions_before_5_1_are_old() {

@@ -1,6 +1,6 @@
 //! A video's file, or a list of its frames -> the frames that the model sees -> a clip of patches with its times.
 //!
-//! `container` tells what a file is, `ffmpeg` (with `packets` and `ppm`) or `animation` decodes it, `sampling` picks frames,
+//! `container` tells what a file is, `ffmpeg` (with `packets`, `places` and `ppm`) or `animation` decodes it, `sampling` picks frames,
 //! `size` and `clip` prepare them as `processor` wants. What is picked and how it is sized is Transformers' to the bit.
 
 mod animation;
@@ -8,6 +8,7 @@ mod clip;
 mod container;
 mod ffmpeg;
 mod packets;
+mod places;
 mod ppm;
 pub mod processor;
 pub mod sampling;
@@ -32,6 +33,8 @@ use container::{Animation, Container};
 use ffmpeg::{Ffmpeg, VideoFile};
 use processor::VideoProcessor;
 use sampling::{Rate, Timing};
+
+pub use sampling::Part;
 
 /// A video as a client sends it.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +71,8 @@ pub struct VideoOptions {
     pub max_pixels: Option<usize>,
     /// A bound on the area of all resized frames together, in pixels.
     pub total_pixels: Option<usize>,
+    /// What of a file is read.
+    pub part: Part,
 }
 
 impl VideoOptions {
@@ -81,6 +86,7 @@ impl VideoOptions {
             min_pixels: self.min_pixels.or(others.min_pixels),
             max_pixels: self.max_pixels.or(others.max_pixels),
             total_pixels: self.total_pixels.or(others.total_pixels),
+            part: if self.part == Part::default() { others.part } else { self.part },
         }
     }
 
@@ -188,6 +194,11 @@ impl Reading<'_> {
                 frames.len()
             )));
         }
+        if self.options.part != Part::default() {
+            return Err(Error::invalid(
+                "`video_start` and `video_end` are for video files; of a list of frames, leave out those that are not meant",
+            ));
+        }
         let fps = self.options.fps.unwrap_or(self.videos.processor.fps);
         sampling::check(Rate::Fps(fps), max_frames)?;
         let indices = match self.options.num_frames {
@@ -253,15 +264,18 @@ impl Reading<'_> {
     /// Which frames the model sees of a video with `timing`, and its frames per second.
     fn sample(&self, timing: &Timing) -> Result<(Vec<usize>, f64), Error> {
         let limits = self.limits();
-        if timing.seconds > limits.max_video_seconds {
+        let (first, read) = self.options.part.of(timing)?;
+        if read.seconds > limits.max_video_seconds {
             return Err(Error::invalid(format!(
                 "the video lasts {:.1} s, longer than the {} s that this server reads \
-                 (--max-video-seconds, SARDINE_MAX_VIDEO_SECONDS); send a part of it, or its frames as a list of pictures",
-                timing.seconds, limits.max_video_seconds
+                 (--max-video-seconds, SARDINE_MAX_VIDEO_SECONDS); have a part of it read (`video_start`, `video_end`), \
+                 or send its frames as a list of pictures",
+                read.seconds, limits.max_video_seconds
             )));
         }
         let rate = self.options.rate(limits.max_video_frames)?;
-        let indices = sampling::indices(timing, rate, &self.videos.processor, limits.max_video_frames);
+        let indices = sampling::indices(&read, rate, &self.videos.processor, limits.max_video_frames);
+        let indices = indices.into_iter().map(|index| first + index).collect();
         Ok((indices, timing.fps.unwrap_or(sampling::UNKNOWN_FPS)))
     }
 
@@ -270,12 +284,12 @@ impl Reading<'_> {
         let ffmpeg = self.videos.ffmpeg()?;
         let begun = Instant::now();
         let video = blocking(move || VideoFile::new(&file, demuxer)).await?;
-        let timing = ffmpeg.timing(&video).await?;
-        let (indices, fps) = self.sample(&timing)?;
+        let mut packets = ffmpeg.packets(&video).await?;
+        let (indices, fps) = self.sample(&packets.timing())?;
         let mut unique = indices.clone();
         unique.dedup();
         let mut making = self.making(&indices, fps);
-        let mut frames = ffmpeg.frames(&video, &unique)?;
+        let mut frames = ffmpeg.frames(&video, &unique, packets.entry(&unique).as_ref())?;
         for index in &unique {
             let frame = frames.next().await?;
             let copies = indices.iter().filter(|shown| *shown == index).count();

@@ -12,6 +12,43 @@ pub struct Timing {
     pub seconds: f64,
 }
 
+/// A part of a video, in seconds from its beginning: qwen-vl-utils' `video_start` and `video_end`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Part {
+    /// `None`: the video's beginning.
+    pub start: Option<f64>,
+    /// `None`: the video's end.
+    pub end: Option<f64>,
+}
+
+impl Part {
+    /// The first frame of the part of a video with `timing`, and the timing of the part.
+    ///
+    /// The frames are those that qwen-vl-utils' `calculate_video_frame_range` names: from the first at or after `start` to the
+    /// last at or before `end`, on average. Errors where there are fewer than two.
+    pub fn of(&self, timing: &Timing) -> Result<(usize, Timing), Error> {
+        if *self == Part::default() {
+            return Ok((0, *timing));
+        }
+        let fps = timing.fps.unwrap_or(UNKNOWN_FPS);
+        let seconds = timing.num_frames as f64 / fps;
+        // A cast brings what is below 0 to 0.
+        let first = self.start.map_or(0, |start| (start.min(seconds) * fps).ceil() as usize);
+        let last = timing.num_frames.saturating_sub(1);
+        let last = self.end.map_or(last, |end| last.min((end.min(seconds) * fps).floor() as usize));
+        if first >= last {
+            let (start, end) = (self.start.unwrap_or(0.0), self.end.unwrap_or(seconds));
+            return Err(Error::invalid(format!(
+                "the part of the video from {start} s (`video_start`) to {end} s (`video_end`) has fewer than two frames: \
+                 the video lasts {seconds:.2} s and has {} frames",
+                timing.num_frames
+            )));
+        }
+        let num_frames = last - first + 1;
+        Ok((first, Timing { num_frames, fps: timing.fps, seconds: num_frames as f64 / fps }))
+    }
+}
+
 /// How many frames a client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Rate {

@@ -151,8 +151,8 @@ struct Shared {
     min_pixels: Option<u64>,
     #[schema(minimum = 1)]
     max_pixels: Option<u64>,
-    /// How pictures and videos are read: `min_pixels`, `max_pixels`, and for videos `fps`, `num_frames`, `total_pixels`. A part's
-    /// own come first.
+    /// How pictures and videos are read: `min_pixels`, `max_pixels`, and for videos `fps`, `num_frames`, `video_start`,
+    /// `video_end`, `total_pixels`. A part's own come first.
     #[schema(value_type = Option<Object>)]
     mm_processor_kwargs: Option<serde_json::Value>,
     /// The template's variable of this name: whether the model thinks before it answers.
