@@ -128,7 +128,7 @@ mod tests {
                 format!("0, {frame}, {frame}, 1, 9, 0x1{flags}")
             });
             let lines: Vec<String> =
-                [format!("#tb 0: 1/3"), format!("#codec_id 0: {codec}")].into_iter().chain(packets).collect();
+                ["#tb 0: 1/3".to_owned(), format!("#codec_id 0: {codec}")].into_iter().chain(packets).collect();
             let mut packets = Packets::default();
             lines.iter().for_each(|line| packets.push(line));
             packets
