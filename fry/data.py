@@ -202,7 +202,9 @@ def shown(source, image, grid):
 
 def draw(source, n, grid):
     image, things = P.scene(source.rng, n, *P.canvas(source.rng, grid[0] * 32, grid[1] * 32))
-    return shown(source, image, grid), things
+    image = shown(source, image, grid)
+    image.things = things  # for the hints
+    return image, things
 
 
 def about_picture(source, grid, kind, count=None):
@@ -268,6 +270,16 @@ def many_questions(source, grid):
     return talk("turns_picture", *in_turns(turns or [ask_count(rng, things)], image))
 
 
+def many_neighbours(source, grid):
+    """What stands beside a thing, asked about several things of one picture."""
+    rng = source.rng
+    while True:
+        image, things = draw(source, rng.choice([2, 3, 3, 4, 5]), grid)
+        asked = [ask_beside(rng, things, side) for side in rng.choices(list(SIDES), weights=[6, 1, 1, 1], k=5)]
+        if turns := list(dict.fromkeys(qa for qa in asked if qa)):
+            return talk("turns_beside", *in_turns(turns, image))
+
+
 def in_turns(turns, *images):
     """Questions and answers, the pictures in the first question."""
     return [m for k, (q, a) in enumerate(turns) for m in (user(q, *images) if k == 0 else user(q), assistant(a))]
@@ -329,6 +341,9 @@ def changed(source, grid):
     other = [*things]
     other[k] = after
     images = [shown(source, P.paint(rng, t, w, h, bg), grid) for t in (things, other)]
+    for image, its in zip(images, (things, other)):
+        image.things = its  # for the hints
+    images[1].before = things
     answer = f"The {attribute} changes from {getattr(before, attribute)} to {getattr(after, attribute)}."
     question = rng.choice(["What differs?", "What is different?", "What is the difference?", "What changed?"])
     return images, (things, other), (question, answer)

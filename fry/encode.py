@@ -48,6 +48,54 @@ def render(conversation, generation_prompt=False, vision_id=False):
                                enable_thinking=conversation["thinking"], add_vision_id=vision_id)
 
 
+# ------------------------------------------------------------------------------------------------------------- hints
+TOLD = 6  # columns of what hints tell of a picture's token: see `told_of`
+UNTOLD = -100
+CHANGES = ["nothing", "colour", "shape", "place"]
+
+
+def covered(image, cols, rows):
+    """Which thing covers each merged token of a picture; -1 for none."""
+    sx, sy = cols * 32 / image.width, rows * 32 / image.height
+    out, nearest = np.full((rows, cols), -1), np.full((rows, cols), 1e9)
+    y, x = np.mgrid[:rows, :cols] * 32 + 16
+    for k, t in enumerate(image.things):
+        d = np.hypot(x - t.x * sx, y - t.y * sy)
+        middle = min(rows - 1, int(t.y * sy // 32)), min(cols - 1, int(t.x * sx // 32))
+        inside = d < t.r * (sx + sy) / 2 * 0.9 + 8
+        d[middle], inside[middle] = -1, True
+        closer = inside & (d < nearest)
+        out[closer], nearest[closer] = k, d[closer]
+    return out.ravel()
+
+
+def names(thing):
+    """Shape and colour as numbers, with a number for no thing at all."""
+    return [len(P.SHAPES), len(P.COLOURS)] if thing is None else [P.SHAPES.index(thing.shape), list(P.COLOURS).index(thing.colour)]
+
+
+def told_of(image, cols, rows):
+    """Per merged token on a thing: shape and colour of what is left of it, if the token comes after that; and where an
+    earlier version of the picture was shown, shape and colour of what was at this place, where this thing was, and
+    what of it has changed.
+    """
+    cover, things = covered(image, cols, rows), image.things
+    out = np.full((len(cover), TOLD), UNTOLD)
+    first = [min(np.flatnonzero(cover == k), default=len(cover)) for k in range(len(things))]
+    for at in np.flatnonzero(cover >= 0):
+        t = things[cover[at]]
+        line = [k for k, o in enumerate(things) if o.row == t.row and o.col < t.col]
+        near = max(line, key=lambda k: things[k].col, default=None)
+        if near is None or first[near] < at:
+            out[at, :2] = names(None if near is None else things[near])
+        if before := getattr(image, "before", None):
+            here = next((o for o in before if (o.row, o.col) == (t.row, t.col)), None)
+            out[at, 2:4] = names(here)
+            out[at, 4] = next((o.row * 3 + o.col for o in before if (o.shape, o.colour) == (t.shape, t.colour)), 9)
+            out[at, 5] = CHANGES.index("place" if here is None else "colour" if here.colour != t.colour else "shape" if here.shape != t.shape else "nothing")
+    return out
+
+
 # --------------------------------------------------------------------------------------------------------- tokenizer
 def corpus(n=6000):
     s = D.Source(7)
@@ -154,13 +202,15 @@ class Encoder:
         return self.tok.encode(text, add_special_tokens=False).ids
 
     def encode(self, rng, conversation):
-        """ids, which of them are taught, mRoPE positions, and the pictures as (rows, cols, patch vectors)."""
+        """ids, which of them are taught, mRoPE positions, the pictures as (rows, cols, patch vectors), and what hints tell."""
         text = render(conversation, vision_id=rng.random() < 0.05)
-        pictures = []
+        pictures, told = [], []
         for part in media_of(conversation["messages"]):
             if part["type"] == "image":
                 image = part["image"]
                 size = P.fit(*image.size)
+                tokens = size[0] // 32, size[1] // 32
+                told.append(told_of(image, *tokens) if hasattr(image, "things") else np.full((tokens[0] * tokens[1], TOLD), UNTOLD))
                 image = image if image.size == size else image.resize(size, P.Image.BICUBIC)
                 pictures.append((size[1] // 16, size[0] // 16, P.patches([image])))
             else:
@@ -176,7 +226,10 @@ class Encoder:
             rows, cols, _ = next(sizes) if i == self.id["<|image_pad|>"] else (2, 2, None)
             ids += [i] * (rows * cols // 4)
         ids = np.array(ids)
-        return ids, self.taught(ids, conversation["thinking"]), self.positions(ids, pictures), pictures
+        hints = np.full((len(ids), TOLD), UNTOLD)
+        if told:
+            hints[ids == self.id["<|image_pad|>"]] = np.concatenate(told)
+        return ids, self.taught(ids, conversation["thinking"]), self.positions(ids, pictures), pictures, hints
 
     def taught(self, ids, thinking):
         """True on what an assistant says, from after the generation prompt to the end mark."""
@@ -218,7 +271,10 @@ class Encoder:
         taught = np.zeros((len(encoded), length), bool)
         positions = np.zeros((3, len(encoded), length), np.int64)
         groups = {}
-        for b, (i, t, p, pictures) in enumerate(encoded):
+        told = np.full((len(encoded), length, TOLD), UNTOLD)
+        for b, (i, t, p, pictures, *hints) in enumerate(encoded):
+            if hints:
+                told[b, :len(i)] = hints[0]
             ids[b, :len(i)], taught[b, :len(i)], positions[:, b, :len(i)] = i, t, p
             where = np.flatnonzero((i == self.id["<|image_pad|>"]) | (i == self.id["<|video_pad|>"])) + b * length
             for rows, cols, patches in pictures:
@@ -230,4 +286,4 @@ class Encoder:
         pictures = [((rows, cols), torch.from_numpy(np.stack(px)), torch.from_numpy(np.concatenate(at)))
                     for (rows, cols, _), (px, at) in groups.items()]
         return {"ids": torch.from_numpy(ids), "taught": torch.from_numpy(taught), "positions": torch.from_numpy(positions),
-                "pictures": pictures}
+                "pictures": pictures, "told": torch.from_numpy(told)}

@@ -7,6 +7,11 @@
     python train.py language --seconds 300 --mix full --init full.pt --average --decay 0.7 --draft --out draft.pt
     python train.py export --init draft.pt
 
+A later stage for what stands beside a thing and what differs, of whose change in the weights six tenths were taken:
+
+    python train.py language --seconds 3300 --mix lookups --init full.pt --decay 1.0 --hints --freeze-tower --out lookups.pt --helper
+    python train.py export --init lookups.pt --average --blend draft.pt --share 0.6
+
 Checkpoints go to --work. Set
 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 in the environment: glibc otherwise gives every tensor back to
 the system, and half of the time goes into page faults.
@@ -62,6 +67,16 @@ def several(s):
     return [D.several_pictures(s, g) for _ in range(of_size(s.rng, 14, g))]
 
 
+def neighbours(s):
+    g = grid(s.rng)
+    return [D.many_neighbours(s, g) for _ in range(of_size(s.rng, 16, g))]
+
+
+def changes(s):
+    g = s.rng.choice(PAIR_GRIDS)
+    return [D.what_differs(s, g) for _ in range(of_size(s.rng, 24, g))]
+
+
 def clips(s):
     g, frames = s.rng.choice(CLIP_GRIDS), s.rng.choice([4, 4, 6, 8])
     return [D.clip(s, g, frames) for _ in range(of_size(s.rng, 20, g) * 4 // max(4, frames - 1))]
@@ -103,8 +118,11 @@ MIXES = {
     "short": [{short_pictures: 1}, {texts: 7, tools: 2, turns: 1.5, several: 1, clips: 0.5}],
     "full": [{short_pictures: 5, long_pictures: 4}, {texts: 1},
              {tools: 6, turns: 3, several: 5, clips: 2, thoughts: 0.2}],
+    # The second column is a floor: what a mix leaves out is forgotten.
+    "lookups": [{neighbours: 1.4, changes: 1},
+                {short_pictures: 3, long_pictures: 1.5, texts: 4, tools: 2, turns: 1, several: 1, clips: 0.7, thoughts: 0.1}],
 }
-WEIGHTS = {texts: 1.0, several: 2.0}
+WEIGHTS = {several: 2.0, neighbours: 1.5, changes: 1.5}
 OPENING = {tools: 3.0}  # what the token that opens an answer weighs, where that is not 1
 
 
@@ -133,12 +151,14 @@ class Hints(nn.Module):
 
     The tower goes on naming what covers each token and where that is. And what enters the first attention layer must
     tell which of several pictures a token belongs to: attention can then look a thing up and read off its picture.
+    What enters the last one must tell a thing's neighbour, and what has changed about it since an earlier picture: then
+    "what is left of" takes as few steps as "what colour is".
     """
 
     def __init__(self):
         super().__init__()
-        self.tower, self.picture = T.Heads(), nn.Linear(192, 4)
-        self.asked = 0
+        self.tower, self.picture, self.beside = T.Heads(), nn.Linear(192, 4), nn.Linear(192, E.TOLD * CLASSES)
+        self.asked = self.read = 0
 
     def fit(self, visual, rng):
         """A head that cannot read yet must not teach: these learn to read a trained tower first."""
@@ -160,16 +180,30 @@ class Hints(nn.Module):
             x = x.detach()
         return F.cross_entropy(self.picture(F.rms_norm(x[at], x.shape[-1:])), (number[at] - 1).clamp(max=3))
 
+    def things(self, batch, x):
+        """What a thing's tokens know of other things: see `encode.told_of`."""
+        at = (batch["told"] >= 0).any(-1)
+        if not at.any():
+            return x.sum() * 0
+        self.read += 1
+        if self.read <= FIRST_READ:
+            x = x.detach()
+        said = self.beside(F.rms_norm(x[at], x.shape[-1:])).view(-1, CLASSES)
+        return F.cross_entropy(said, batch["told"][at].view(-1), ignore_index=E.UNTOLD)
+
 
 VISION_START, IMAGE_PAD, VIDEO_PAD = (M.BASE_VOCAB + E.ADDED.index(f"<|{t}|>") for t in ("vision_start", "image_pad", "video_pad"))
 
 
 def trunk_loss(model, batch, hints=None, opening=1.0):
-    """The loss of the answers, summed, and of the hint about pictures, a mean."""
+    """The loss of the answers, summed, and of the hints about pictures and things, means."""
     ids, head = batch["ids"], model.model.language_model.embed_tokens.weight
     rows, used = taught_rows(batch["taught"][:, 1:])
     told = []
-    h = M.top(model, *M.body(model, batch, hints and (lambda x: told.append(hints.which(batch, x)))), rows)
+    x, embedded = M.body(model, batch, hints and (lambda x: told.append(hints.which(batch, x))))
+    if hints:
+        told.append(hints.things(batch, x))
+    h = M.top(model, x, embedded, rows)
     return token_loss(h, head, M.rows_of(ids[:, 1:], rows), rows, used, opening), sum(told)
 
 
@@ -194,8 +228,10 @@ def by_length(encoded):
     yield chunk
 
 
-FIRST_READ = 30  # batches from which the head for pictures only learns
-HINT = 0.3  # what the hint about pictures weighs beside an answer
+CLASSES = 10  # of a hint about a thing: enough for shapes, colours and places
+HINT_LR = 3e-3  # of the hints' heads, which begin anew in every stage
+FIRST_READ = 60  # batches from which a hint's head only learns
+HINT = 0.6  # what a hint weighs beside an answer
 
 
 class Steps:
@@ -227,7 +263,7 @@ class Steps:
             self.note(maker.__name__, mean)
             if about:
                 self.note("hint_" + maker.__name__, about)
-        if self.hints:
+        if self.hints and next(self.model.model.visual.parameters()).requires_grad:
             loss = self.hints.pictures(self.model.model.visual, self.source.rng)
             loss.backward()
             self.note("hint_tower", loss.item())
@@ -244,7 +280,7 @@ def parameters(model, draft):
 STALE = 8  # a helper's gradient older than this many steps is thrown away
 
 
-def help_out(shared, gradient, ready, samples, version, mix, with_draft, seed, nice, half):
+def help_out(shared, gradient, ready, samples, version, mix, with_draft, freeze_tower, seed, nice, half):
     """A second process: takes the newest parameters, computes a gradient, leaves it for the trainer, repeats.
 
     Its gradient is a few steps old. Unlike data parallelism in step, a slow second core never holds up the first.
@@ -256,6 +292,7 @@ def help_out(shared, gradient, ready, samples, version, mix, with_draft, seed, n
     M.HALF = half
     torch.set_num_threads(1)
     model, draft = M.build()
+    model.model.visual.requires_grad_(not freeze_tower)
     steps = Steps(model, draft if with_draft else None, mix, seed)
     mine = [p for _, p in parameters(model, draft if with_draft else None)]
     while True:
@@ -309,12 +346,14 @@ def train_language(a):
         for o, state in zip(optimisers, optimiser_state or []):
             o.load_state_dict(state)
     if hints:
-        if a.init or a.tower:
+        if (a.init or a.tower) and not a.freeze_tower:
             hints.fit(model.model.visual, random.Random(a.seed))
         optimisers.append(torch.optim.AdamW(hints.parameters(), lr=a.lr, betas=(0.9, 0.98), weight_decay=0.0))
     for o in optimisers:
         for g in o.param_groups:
             g["base_lr"] = a.lr
+    if hints:
+        optimisers[-1].param_groups[0]["base_lr"] = HINT_LR
     stopping = []
     signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))  # a stage may be cut short and taken up again
     steps = Steps(model, used, a.mix, a.seed * 1000 + 1, hints)
@@ -325,7 +364,7 @@ def train_language(a):
         ready, samples, version = spawn.Value("i", 0), spawn.Value("q", 0), spawn.Array("q", 2)
         shared.copy_(torch.nn.utils.parameters_to_vector(params).detach())
         helper = spawn.Process(
-            target=help_out, args=(shared, gradient, ready, samples, version, a.mix, a.draft, a.seed * 1000 + 2, a.helper_nice, M.HALF), daemon=True)
+            target=help_out, args=(shared, gradient, ready, samples, version, a.mix, a.draft, a.freeze_tower, a.seed * 1000 + 2, a.helper_nice, M.HALF), daemon=True)
         helper.start()
     average = {k: v.clone() for k, v in model.state_dict().items()}
     start = saved = time.time()
@@ -381,6 +420,10 @@ def load(a, model, draft):
         model.load_state_dict(c["average" if a.average else "model"])
         draft.load_state_dict(c["draft"])
         state = c["optimisers"] if not a.tower else None
+    if a.blend:
+        c = torch.load(Path(a.work) / a.blend, weights_only=False)
+        for module, other in ((model, c["average"]), (draft, c["draft"])):
+            module.load_state_dict({k: torch.lerp(other[k], v, a.share) for k, v in module.state_dict().items()})
     if a.tower:
         model.model.visual.load_state_dict(torch.load(Path(a.work) / a.tower))
     return state
@@ -407,6 +450,8 @@ def main():
     ap.add_argument("--mix", choices=MIXES, default="full")
     ap.add_argument("--init", help="checkpoint to start from, in --work, or an exported model.safetensors")
     ap.add_argument("--average", action="store_true", help="of --init take the running average of the weights")
+    ap.add_argument("--blend", help="checkpoint to mix with --init, weight by weight: what both learnt stays, what one forgot comes back")
+    ap.add_argument("--share", type=float, default=0.6, help="share of --init in it")
     ap.add_argument("--tower", help="pre-trained tower to put in, in --work")
     ap.add_argument("--out", default="language.pt")
     ap.add_argument("--work", default="work")
