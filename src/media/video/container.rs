@@ -6,6 +6,9 @@ use crate::media::format;
 const ACCEPTED: &str =
     "send MP4, MOV, WebM, Matroska, AVI or MPEG-TS, an animated GIF, WebP or APNG, or a list of pictures";
 
+/// Demuxers that find a place inside a file by its time, exactly: others were not tried.
+pub(super) const SOUGHT: [&str; 2] = ["mov", "matroska"];
+
 /// What reads a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Container {

@@ -289,7 +289,8 @@ impl Reading<'_> {
         let mut unique = indices.clone();
         unique.dedup();
         let mut making = self.making(&indices, fps);
-        let mut frames = ffmpeg.frames(&video, &unique, packets.entry(&unique).as_ref())?;
+        let entry = packets.entry(&unique).filter(|_| container::SOUGHT.contains(&demuxer));
+        let mut frames = ffmpeg.frames(&video, &unique, entry.as_ref())?;
         for index in &unique {
             let frame = frames.next().await?;
             let copies = indices.iter().filter(|shown| *shown == index).count();

@@ -37,7 +37,7 @@ struct Gelus<'a, T> {
 impl<T: Element> Loop for Gelus<'_, T> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        const TWICE_ROOT: f32 = 1.595_769_1; // 2 sqrt(2 / pi)
+        const TWICE_ROOT: f32 = 1.595_769; // 2 sqrt(2 / pi)
         for (gelu, x) in self.gelus.iter_mut().zip(self.x) {
             let x = x.widen();
             let inner = x * multiply_add::<FMA>(0.044_715 * x, x, 1.0);
