@@ -183,8 +183,9 @@ impl<'a> Worker<'a> {
         self.status.record_seen(&seen);
         let begins = |row: &Row| row.pictures.iter().any(|part| part.first_embedding == 0);
         for row in step.rows.iter().filter(|row| begins(row)) {
-            let whose = self.running.iter().find(|running| running.slot == row.slot);
-            whose.iter().for_each(|running| running.sequence.saw(seen));
+            if let Some(running) = self.running.iter().find(|running| running.slot == row.slot) {
+                running.sequence.saw(seen);
+            }
         }
     }
 

@@ -133,6 +133,7 @@ fn join<T: Element>(partials: &[Partial], head_dim: usize, attended: &mut [T]) {
 mod tests {
     use tch::{Device, Kind, Tensor};
 
+    use super::super::testing::median_seconds;
     use super::{TOKENS_A_TASK, attend_one};
 
     #[test]
@@ -171,20 +172,9 @@ mod tests {
         for length in [1024, 8192, 32_768] {
             let random = |shape: &[i64]| Tensor::randn(shape, (Kind::BFloat16, Device::Cpu));
             let (q, k, v) = (random(&[16, 256]), random(&[4, length, 256]), random(&[4, length, 256]));
-            let time = |f: &dyn Fn()| {
-                let mut times: Vec<f64> = (0..15)
-                    .map(|_| {
-                        let begun = std::time::Instant::now();
-                        f();
-                        begun.elapsed().as_secs_f64()
-                    })
-                    .collect();
-                times.sort_by(f64::total_cmp);
-                times[7]
-            };
-            let ours = time(&|| drop(attend_one(&q, &k, &v)));
+            let ours = median_seconds(15, || drop(attend_one(&q, &k, &v)));
             let grouped = (q.view([1, 4, 4, 256]), k.unsqueeze(0), v.unsqueeze(0));
-            let theirs = time(&|| {
+            let theirs = median_seconds(15, || {
                 let (q, k, v) = &grouped;
                 drop(Tensor::scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, false, None, false));
             });

@@ -238,6 +238,7 @@ mod tests {
     use super::super::super::cpu::{has_avx2_and_fma, has_avx512_bf16};
     use super::super::element::{Bf16, Element};
     use super::super::gemm::{Pairs, Tiles, Wide};
+    use super::super::testing::median_seconds;
     use super::attend_by;
 
     fn random(shape: &[i64]) -> Tensor {
@@ -319,19 +320,8 @@ mod tests {
             let q = random(&[tokens, heads, dim]).to_kind(Kind::BFloat16);
             let [k, v] = [(); 2].map(|()| random(&[kv_heads, length, dim]).to_kind(Kind::BFloat16));
             let is_causal = kv_heads != heads;
-            let median = |f: &dyn Fn()| {
-                let mut times: Vec<f64> = (0..9)
-                    .map(|_| {
-                        let begun = std::time::Instant::now();
-                        f();
-                        begun.elapsed().as_secs_f64()
-                    })
-                    .collect();
-                times.sort_by(f64::total_cmp);
-                times[4]
-            };
-            let ours = median(&|| drop(super::attend_many(&q, &k, &v, is_causal)));
-            let theirs = median(&|| {
+            let ours = median_seconds(9, || drop(super::attend_many(&q, &k, &v, is_causal)));
+            let theirs = median_seconds(9, || {
                 let (q, k, v) = (q.transpose(0, 1).unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0));
                 let mask = Tensor::ones([tokens, length], (Kind::Bool, Device::Cpu)).tril(length - tokens);
                 let mask = is_causal.then_some(mask);

@@ -214,7 +214,7 @@ mod tests {
     use super::super::super::cpu::has_avx512_bf16;
     use super::super::element::{Bf16, Element};
     use super::super::few_rows_bf16;
-    use super::super::testing::numbers;
+    use super::super::testing::random;
     use super::{Activations, multiply, multiply_portable};
 
     /// A form of the product: rows, weights, inputs and where each sum is put.
@@ -251,10 +251,6 @@ mod tests {
             products[row * outputs + output..][..sums.len()].copy_from_slice(sums);
         });
         products
-    }
-
-    fn random<T: Element>(len: usize, seed: u32) -> Vec<T> {
-        numbers(len, seed).into_iter().map(T::round).collect()
     }
 
     fn gives_the_products_in_double_precision<T: Element>(form: Form<T>) {

@@ -187,9 +187,31 @@ fn each_part<T: Element>(layers: &[Layer<T>], outputs_a_part: usize, compute: im
 
 #[cfg(test)]
 mod testing {
+    use std::time::Instant;
+
+    use super::element::Element;
+
     /// Numbers from -1 to 1 that look random.
     pub fn numbers(len: usize, seed: u32) -> Vec<f32> {
         let mix = |i: usize| (i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed).wrapping_mul(2_246_822_519);
         (0..len).map(|i| mix(i) as f32 / u32::MAX as f32 * 2.0 - 1.0).collect()
+    }
+
+    /// The same, rounded to numbers of a kind.
+    pub fn random<T: Element>(len: usize, seed: u32) -> Vec<T> {
+        numbers(len, seed).into_iter().map(T::round).collect()
+    }
+
+    /// The seconds that `work` takes, the median of so many runs.
+    pub fn median_seconds(runs: usize, mut work: impl FnMut()) -> f64 {
+        let mut seconds: Vec<f64> = (0..runs)
+            .map(|_| {
+                let begun = Instant::now();
+                work();
+                begun.elapsed().as_secs_f64()
+            })
+            .collect();
+        seconds.sort_by(f64::total_cmp);
+        seconds[runs / 2]
     }
 }

@@ -191,7 +191,7 @@ pub(super) unsafe fn multiply<T, F: Tiles<T>>(
 mod tests {
     use super::super::super::cpu::{has_avx2_and_fma, has_avx512_bf16};
     use super::super::element::{Bf16, Element};
-    use super::super::testing::numbers;
+    use super::super::testing::random;
     use super::{OUTPUTS_A_TASK, PackedRows, Pairs, Tiles, Weight, Wide, multiply};
 
     /// [rows, outputs]
@@ -210,10 +210,6 @@ mod tests {
         // Safety: the caller asked the CPU.
         unsafe { multiply::<T, F>(&PackedRows::new::<T, F>(x, inputs), Weight::ByInput(&by_input), &mut put) };
         products
-    }
-
-    fn random<T: Element>(len: usize, seed: u32) -> Vec<T> {
-        numbers(len, seed).into_iter().map(T::round).collect()
     }
 
     fn gives_the_products_in_double_precision<T: Element, F: Tiles<T>>() {
