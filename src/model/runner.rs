@@ -41,7 +41,10 @@ pub struct QwenRunner {
 impl ModelRunner for QwenRunner {
     /// Runs all rows together. A row that cannot be run fails alone.
     fn run(&mut self, step: &Step) -> Outputs {
-        threads::run(|| self.step(step))
+        match self.device {
+            Device::Cpu => threads::run(|| self.step(step)),
+            _ => self.step(step),
+        }
     }
 
     fn held(&self) -> Held {

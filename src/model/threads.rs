@@ -1,5 +1,7 @@
 //! The CPU threads that compute.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
 use super::config::Config;
 
 /// Up to this hidden size a layer's work is smaller than the barriers between threads that would share it.
@@ -37,7 +39,36 @@ fn keep_freed_memory() {
     }
 }
 
-/// Runs `work` on one of the threads that compute: sharing some of it with the others then takes no detour.
-pub(super) fn run<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    rayon::scope(|_| work())
+/// Steps that run at this moment, of all models of the process.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// Runs a step on one of the threads that compute: sharing some of it with the others then takes no detour.
+///
+/// A step wakes the others some hundred times, each time a twentieth of a millisecond: they stay awake until it ends, and do
+/// whatever it shares. Where a second model's step begins they must not wait in the first one's: nobody stays awake then.
+pub(super) fn run<R: Send>(step: impl FnOnce() -> R + Send) -> R {
+    let ended = &AtomicBool::new(false);
+    rayon::scope(|scope| {
+        RUNNING.fetch_add(1, Relaxed);
+        let here = rayon::current_thread_index();
+        scope.spawn_broadcast(move |_, other| {
+            while Some(other.index()) != here && !ended.load(Relaxed) && RUNNING.load(Relaxed) == 1 {
+                if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let _end = End(ended);
+        step()
+    })
+}
+
+/// The end of a step, of one that panics too.
+struct End<'s>(&'s AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Relaxed);
+        self.0.store(true, Relaxed);
+    }
 }

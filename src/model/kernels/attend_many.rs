@@ -126,7 +126,7 @@ impl<T: Element> Task<'_, T> {
             let (keys, values) = (&self.keys[block.clone()], &self.values[block]);
             let (scores, weights) = (&mut scores[..rows * len], &mut weights[..rows * len]);
             unsafe {
-                gemm::multiply::<T, F>(&queries, Weight::ByOutput(keys), &mut |row, key, sums| {
+                gemm::multiply::<T, F>(&queries, &Weight::ByOutput(keys), &mut |row, key, sums| {
                     scores[row * len + key..][..sums.len()].copy_from_slice(sums);
                 });
             }
@@ -134,7 +134,7 @@ impl<T: Element> Task<'_, T> {
             vector::run(Weigh { scores, visible, weights, softmax: &mut softmax });
             unsafe {
                 let weights = PackedRows::new::<T, F>(weights, len);
-                gemm::multiply::<T, F>(&weights, Weight::ByInput(values), &mut |row, column, sums| {
+                gemm::multiply::<T, F>(&weights, &Weight::ByInput(values), &mut |row, column, sums| {
                     let of_row = &mut softmax.sums[row * head_dim + column..][..sums.len()];
                     of_row.iter_mut().zip(sums).for_each(|(sum, more)| *sum += more);
                 });

@@ -134,8 +134,8 @@ fn outputs_a_task<T: Element>(x: &Matrix<T>, layers: &[Layer<T>]) -> usize {
         return gemm::OUTPUTS_A_TASK;
     }
     let num_weights = layers.iter().map(|layer| layer.weight.outputs()).sum::<usize>() * x.columns;
-    // A few tasks a thread: on a busy machine one thread may be slower than another.
-    let weights_a_task = (num_weights / (4 * rayon::current_num_threads())).max(WEIGHTS_A_TASK);
+    // Many tasks a thread: on a busy machine one thread may be slower than another.
+    let weights_a_task = (num_weights / (32 * rayon::current_num_threads())).max(WEIGHTS_A_TASK);
     weights_a_task.div_ceil(x.columns).next_multiple_of(PANEL)
 }
 

@@ -69,11 +69,10 @@ impl<'t, T: Element> Stored<'t, T> {
 
     /// The products with all rows of `x`: `put(row, first output, sums)` gets some neighbours at a time.
     pub fn multiply(&self, x: &Arranged, put: &mut impl FnMut(usize, usize, &[f32])) {
-        const ARRANGED: &str = "Invariant: rows are arranged for every form among the layers";
         match *self {
             Stored::Plain(weight) => x.plain.as_ref().expect(ARRANGED).multiply(weight, put),
-            Stored::Int8(weight) => whole_numbers::multiply(x.fixed.as_ref().expect(ARRANGED), weight, put),
-            Stored::Int4(weight) => whole_numbers::multiply(x.fixed.as_ref().expect(ARRANGED), weight, put),
+            Stored::Int8(weight) => x.multiply_codes(weight, put),
+            Stored::Int4(weight) => x.multiply_codes(weight, put),
         }
     }
 }
@@ -83,6 +82,8 @@ fn panels<C: Codes>(weight: &Quantized) -> Option<Panels<'_, C>> {
     let (outputs, inputs) = (weight.outputs as usize, weight.inputs as usize);
     Some(Panels { blocks, blocks_a_panel: inputs.div_ceil(BLOCK), outputs })
 }
+
+const ARRANGED: &str = "Invariant: rows are arranged for every form among the layers";
 
 /// Rows of activations, as the forms among some weights multiply them.
 pub(super) struct Arranged<'x> {
@@ -99,15 +100,24 @@ impl<'x> Arranged<'x> {
         let mut arranged = Arranged { plain: None, fixed: None };
         for weight in weights {
             match weight {
-                Stored::Plain(_) => {
-                    arranged.plain.get_or_insert_with(|| Rows::of(x));
-                }
-                Stored::Int8(_) | Stored::Int4(_) => {
+                Stored::Int8(_) | Stored::Int4(_) if !Rows::multiply_codes(x) => {
                     arranged.fixed.get_or_insert_with(|| FixedRows::new(x.numbers, x.columns));
+                }
+                _ => {
+                    arranged.plain.get_or_insert_with(|| Rows::of(x));
                 }
             }
         }
         arranged
+    }
+
+    fn multiply_codes<C: Codes>(&self, weight: Panels<C>, put: &mut impl FnMut(usize, usize, &[f32])) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(Rows::ManyBf16(x)) = &self.plain {
+            // Safety: rows take this form only where the CPU was asked.
+            return unsafe { gemm::multiply::<Bf16, Pairs>(x, &weight, put) };
+        }
+        whole_numbers::multiply(self.fixed.as_ref().expect(ARRANGED), weight, put);
     }
 }
 
@@ -123,6 +133,17 @@ pub(super) enum Rows<'x> {
 }
 
 impl<'x> Rows<'x> {
+    /// Whether weights in fewer bits, too, are fastest multiplied in bf16: where there are many rows and instructions for it.
+    #[cfg(target_arch = "x86_64")]
+    fn multiply_codes<T: Element>(x: &Matrix<T>) -> bool {
+        x.rows() > super::MAX_FEW_ROWS as usize && T::as_bf16(x.numbers).is_some() && cpu::has_avx512_bf16()
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn multiply_codes<T: Element>(_: &Matrix<T>) -> bool {
+        false
+    }
+
     #[cfg(target_arch = "x86_64")]
     pub fn of<T: Element>(x: &Matrix<'x, T>) -> Rows<'x> {
         let bf16 = T::as_bf16(x.numbers).filter(|_| cpu::has_avx512_bf16());
@@ -152,9 +173,9 @@ impl<'x> Rows<'x> {
             #[cfg(target_arch = "x86_64")]
             Rows::FewBf16(x) => unsafe { few_rows_bf16::multiply(x, as_bf16(), inputs, put) },
             #[cfg(target_arch = "x86_64")]
-            Rows::Many(x) => unsafe { gemm::multiply::<_, Wide>(x, gemm::Weight::ByOutput(numbers), put) },
+            Rows::Many(x) => unsafe { gemm::multiply::<T, Wide>(x, &gemm::Weight::ByOutput(numbers), put) },
             #[cfg(target_arch = "x86_64")]
-            Rows::ManyBf16(x) => unsafe { gemm::multiply::<_, Pairs>(x, gemm::Weight::ByOutput(as_bf16()), put) },
+            Rows::ManyBf16(x) => unsafe { gemm::multiply::<Bf16, Pairs>(x, &gemm::Weight::ByOutput(as_bf16()), put) },
         }
     }
 }

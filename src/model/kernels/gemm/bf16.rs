@@ -8,7 +8,7 @@ use super::{DEPTH, Tiles};
 
 /// Rows by lines of outputs whose sums are held in registers: 24 of the 32.
 const TILE_ROWS: usize = 12;
-const LINES: usize = 2;
+pub(super) const LINES: usize = 2;
 
 /// Numbers in a register of bf16: as many pairs as a register of fp32 has lanes.
 const NUMBERS: usize = 2 * STEP;
@@ -121,7 +121,7 @@ unsafe fn columns<const ROWS: usize>(numbers: &[Bf16], inputs: usize, depth: usi
 /// Sixteen registers of sixteen: columns for rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn transpose(rows: [__m512i; STEP]) -> [__m512i; STEP] {
+pub(super) fn transpose(rows: [__m512i; STEP]) -> [__m512i; STEP] {
     let mut fours = rows;
     for [a, b] in fours.as_chunks_mut().0 {
         (*a, *b) = (_mm512_unpacklo_epi32(*a, *b), _mm512_unpackhi_epi32(*a, *b));

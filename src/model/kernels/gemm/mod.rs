@@ -5,6 +5,7 @@
 //! copy of them never exists. The order of additions depends on the number of inputs alone.
 
 mod bf16;
+mod codes;
 mod wide;
 
 use rayon::prelude::*;
@@ -106,12 +107,26 @@ pub(super) enum Weight<'w, T> {
     ByInput(&'w [T]),  // [inputs, outputs]
 }
 
-impl<T> Weight<'_, T> {
+/// A weight that can be packed for a form of the innermost loop.
+pub(super) trait Pack<F> {
+    /// How many there are, of so many inputs each.
+    fn outputs(&self, inputs: usize) -> usize;
+
     /// Packs the panel of outputs from `output` on: `depth` inputs from `input` on, of `inputs`.
     ///
     /// # Safety
-    /// The CPU is of the form's kind.
-    unsafe fn pack<F: Tiles<T>>(&self, output: usize, inputs: usize, input: usize, depth: usize, lines: &mut [Line]) {
+    /// The CPU is of the form's kind. `output` is a panel's first and `input` a block's.
+    unsafe fn pack(&self, output: usize, inputs: usize, input: usize, depth: usize, lines: &mut [Line]);
+}
+
+impl<T, F: Tiles<T>> Pack<F> for Weight<'_, T> {
+    fn outputs(&self, inputs: usize) -> usize {
+        match self {
+            Weight::ByOutput(weight) | Weight::ByInput(weight) => weight.len() / inputs,
+        }
+    }
+
+    unsafe fn pack(&self, output: usize, inputs: usize, input: usize, depth: usize, lines: &mut [Line]) {
         // Safety: the caller's.
         match self {
             Weight::ByOutput(weight) => unsafe {
@@ -129,12 +144,6 @@ impl<T> Weight<'_, T> {
             },
         }
     }
-
-    fn len(&self) -> usize {
-        match self {
-            Weight::ByOutput(weight) | Weight::ByInput(weight) => weight.len(),
-        }
-    }
 }
 
 /// The products of all rows of `x` with `weight`, about [`OUTPUTS_A_TASK`] outputs:
@@ -145,11 +154,11 @@ impl<T> Weight<'_, T> {
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn multiply<T, F: Tiles<T>>(
     x: &PackedRows<F::Unit>,
-    weight: Weight<T>,
+    weight: &impl Pack<F>,
     put: &mut impl FnMut(usize, usize, &[f32]),
 ) {
     let lines_a_row = F::OUTPUTS / STEP;
-    let outputs = weight.len() / x.inputs;
+    let outputs = weight.outputs(x.inputs);
     let num_panels = outputs.div_ceil(F::OUTPUTS);
     let tiled_rows = x.rows.next_multiple_of(F::ROWS);
     let mut panels = vec![Line([0.0; STEP]); num_panels * F::panel_lines(DEPTH.min(x.inputs))];
@@ -163,7 +172,7 @@ pub(super) unsafe fn multiply<T, F: Tiles<T>>(
             let panels = &mut panels[..num_panels * F::panel_lines(depth)];
             for (panel, lines) in panels.chunks_exact_mut(F::panel_lines(depth)).enumerate() {
                 // Safety: the caller's.
-                unsafe { weight.pack::<F>(panel * F::OUTPUTS, x.inputs, input, depth, lines) };
+                unsafe { weight.pack(panel * F::OUTPUTS, x.inputs, input, depth, lines) };
             }
             let units_a_tile = F::ROWS * F::units(depth);
             let tiles =
@@ -178,9 +187,10 @@ pub(super) unsafe fn multiply<T, F: Tiles<T>>(
                 }
             }
         }
-        for (panel, sums) in sums.chunks_exact(num_tiles * lines_a_tile).enumerate() {
-            let output = panel * F::OUTPUTS;
-            for (row, sums) in sums.chunks_exact(lines_a_row).take(rows).enumerate() {
+        // Row by row: what lies side by side is put side by side.
+        for row in 0..rows {
+            for (panel, sums) in sums.chunks_exact(num_tiles * lines_a_tile).enumerate() {
+                let (sums, output) = (&sums[row * lines_a_row..][..lines_a_row], panel * F::OUTPUTS);
                 put(first_row + row, output, &Line::numbers(sums)[..F::OUTPUTS.min(outputs - output)]);
             }
         }
@@ -202,13 +212,13 @@ mod tests {
             products[row * outputs + output..][..sums.len()].copy_from_slice(sums);
         };
         // Safety: the caller asked the CPU.
-        unsafe { multiply::<T, F>(&PackedRows::new::<T, F>(x, inputs), Weight::ByOutput(weight), &mut put) };
+        unsafe { multiply::<T, F>(&PackedRows::new::<T, F>(x, inputs), &Weight::ByOutput(weight), &mut put) };
         let by_input: Vec<T> = (0..inputs * outputs).map(|at| weight[at % outputs * inputs + at / outputs]).collect();
         let mut put = |row: usize, output: usize, sums: &[f32]| {
             assert_eq!(products[row * outputs + output..][..sums.len()], *sums, "however the weight lies");
         };
         // Safety: the caller asked the CPU.
-        unsafe { multiply::<T, F>(&PackedRows::new::<T, F>(x, inputs), Weight::ByInput(&by_input), &mut put) };
+        unsafe { multiply::<T, F>(&PackedRows::new::<T, F>(x, inputs), &Weight::ByInput(&by_input), &mut put) };
         products
     }
 
