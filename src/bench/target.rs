@@ -40,7 +40,9 @@ pub(super) enum Arrivals {
 impl Target {
     /// A server whose OpenAI routes are below `url`.
     pub(super) fn http(url: &str) -> Result<Target, String> {
-        let client = reqwest::Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
+        // Some servers close a connection when a stream ends, without saying so before: each request opens its own.
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0);
+        let client = client.build().map_err(|error| error.to_string())?;
         let url = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
         Ok(Target::Http { client, url })
     }
