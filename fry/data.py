@@ -171,19 +171,9 @@ def ask_exists(rng, things):
     return rng.choice(["Is there {}?", "Is there {} in the picture?", "Do you see {}?"]).format(article(shape)), "Yes." if yes else "No."
 
 
-SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
-
-
 def ask_beside(rng, things, side=None):
     side = side or rng.choice(["left of", "left of", "left of", "right of", "above", "below"])
-    dr, dc = SIDES[side]
-    found = []
-    for t in only(things, "shape"):
-        line = [o for o in things if o is not t and (o.row == t.row if dc else o.col == t.col)
-                and ((o.col - t.col) * dc > 0 if dc else (o.row - t.row) * dr > 0)]
-        if line:
-            near = min(line, key=lambda o: abs(o.col - t.col) + abs(o.row - t.row))
-            found.append((t.shape, near))
+    found = [(t.shape, near) for t in only(things, "shape") if (near := P.beside(things, t, side))]
     if found:
         shape, near = rng.choice(found)
         where = {"left of": rng.choice(["left of", "left of", "to the left of"])}.get(side, side)
@@ -274,8 +264,8 @@ def many_neighbours(source, grid):
     """What stands beside a thing, asked about several things of one picture."""
     rng = source.rng
     while True:
-        image, things = draw(source, rng.choice([2, 3, 3, 4, 5]), grid)
-        asked = [ask_beside(rng, things, side) for side in rng.choices(list(SIDES), weights=[6, 1, 1, 1], k=5)]
+        image, things = draw(source, rng.choice([3, 4, 5, 5, 6]), grid)
+        asked = [ask_beside(rng, things, side) for side in rng.choices(list(P.SIDES), weights=[6, 1, 1, 1], k=5)]
         if turns := list(dict.fromkeys(qa for qa in asked if qa)):
             return talk("turns_beside", *in_turns(turns, image))
 
@@ -323,7 +313,7 @@ def changed(source, grid):
     rng = source.rng
     w, h = P.canvas(rng, grid[0] * 32, grid[1] * 32)
     bg = P.background(rng)
-    things = P.lay_out(rng, rng.choice([1, 1, 2]), w, h, bg)
+    things = P.lay_out(rng, rng.choice([1, 1, 2] if source.evaluation else [1, 2, 2, 2, 3]), w, h, bg)  # of one thing it is easy
     k = rng.randrange(len(things))
     before = things[k]
     attribute = rng.choice(["colour", "colour", "shape", "shape", "place"])
@@ -412,7 +402,7 @@ def reverse(s):
 
 
 def sequence(s):
-    most = 30 if s.evaluation or s.rng.random() < 0.6 else 120  # too few to choose from are learnt by heart
+    most = 30 if s.evaluation or s.rng.random() < 0.4 else 200  # too few to choose from are learnt by heart
     a, d = s.fresh(lambda: (s.rng.randint(0, most), s.rng.randint(1, 9)))
     line = [str(a + d * i) for i in range(7)]
     return s.rng.choice(["Continue: {}", "Continue the sequence: {}"]).format(", ".join(line[:4])), ", ".join(line[4:])
@@ -573,7 +563,7 @@ def call_of(case):
 def tool(source, kind=None):
     """call: the right one of one to three; none: nothing fits; answer: speaks from the response."""
     rng = source.rng
-    kind = kind or rng.choices(["call", "none", "answer"], weights=[3, 3, 1])[0]
+    kind = kind or rng.choices(["call", "none", "answer"], weights=[3, 2, 2.5])[0]
     makers = []
     for maker in rng.sample(TOOLS, len(TOOLS)):
         if maker not in makers:
@@ -595,14 +585,36 @@ def tool(source, kind=None):
     return talk("tool_answer", *answered(asked), tools=tools)
 
 
+VERBS = "get find send set start search book play add create current lookup web fetch show make do new local call".split()
+KEYS = "city location place town to name recipient title song text query word language day food minutes origin destination key value item".split()
+
+
+def renamed_one(rng, case, keys=0.25):
+    """The tool under a name that says nothing or one as likely as its own, some parameters too: names are to be copied, not guessed."""
+    function = case["tool"]["function"]
+    noun = function["name"].split("_")[-1]
+    name = rng.choice([lambda: "_".join(rng.choice(WORDS) for _ in range(rng.choice([1, 2, 2]))), lambda: noun,
+                       lambda: f"{rng.choice(VERBS)}_{noun}", lambda: f"{rng.choice(VERBS)}_{rng.choice(VERBS)}_{noun}",
+                       lambda: f"{rng.choice(VERBS)}_{rng.choice([*KEYS, *WORDS])}"])()
+    types = {k: v["type"] for k, v in function["parameters"]["properties"].items()}
+    free = [k for k in KEYS if k not in types]
+    new = {k: free.pop(rng.randrange(len(free))) if rng.random() < keys else k for k in types}
+    return {**case, "tool": declare(name, function["description"], **{new[k]: t for k, t in types.items()}),
+            "arguments": {new[k]: v for k, v in case["arguments"].items()}}
+
+
 def renamed(rng, cases):
-    """Some tools under names that say nothing: the name of a call must be read from the declaration."""
+    return [renamed_one(rng, c) if rng.random() < 0.6 else c for c in cases]
+
+
+def tool_twins(source):
+    """One request twice, its tool under different names."""
+    rng = source.rng
+    cases = [m(source) for m in rng.sample(list(dict.fromkeys(TOOLS)), rng.choice([1, 2, 2, 3]))]
     out = []
-    for c in cases:
-        if rng.random() < 0.4:
-            name = "_".join(rng.choice(WORDS) for _ in range(rng.choice([1, 2, 2])))
-            c = {**c, "tool": {"type": "function", "function": {**c["tool"]["function"], "name": name}}}
-        out.append(c)
+    for twin in cases[0], renamed_one(rng, cases[0], 0.5):
+        tools = [c["tool"] for c in rng.sample([twin, *cases[1:]], len(cases))]
+        out.append(talk("tool_call", user(twin["ask"]), call_of(twin), tools=tools))
     return out
 
 

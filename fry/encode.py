@@ -69,28 +69,18 @@ def covered(image, cols, rows):
     return out.ravel()
 
 
-def names(thing):
-    """Shape and colour as numbers, with a number for no thing at all."""
-    return [len(P.SHAPES), len(P.COLOURS)] if thing is None else [P.SHAPES.index(thing.shape), list(P.COLOURS).index(thing.colour)]
-
-
 def told_of(image, cols, rows):
-    """Per merged token on a thing: shape and colour of what is left of it, if the token comes after that; and where an
-    earlier version of the picture was shown, shape and colour of what was at this place, where this thing was, and
-    what of it has changed.
+    """Per merged token on a thing: shape and colour of what is left of it; and where an earlier version of the picture
+    was shown, shape and colour of what was at this place, where this thing was, and what of it has changed.
     """
     cover, things = covered(image, cols, rows), image.things
     out = np.full((len(cover), TOLD), UNTOLD)
-    first = [min(np.flatnonzero(cover == k), default=len(cover)) for k in range(len(things))]
     for at in np.flatnonzero(cover >= 0):
         t = things[cover[at]]
-        line = [k for k, o in enumerate(things) if o.row == t.row and o.col < t.col]
-        near = max(line, key=lambda k: things[k].col, default=None)
-        if near is None or first[near] < at:
-            out[at, :2] = names(None if near is None else things[near])
+        out[at, :2] = P.names(P.beside(things, t, "left of"))
         if before := getattr(image, "before", None):
             here = next((o for o in before if (o.row, o.col) == (t.row, t.col)), None)
-            out[at, 2:4] = names(here)
+            out[at, 2:4] = P.names(here)
             out[at, 4] = next((o.row * 3 + o.col for o in before if (o.shape, o.colour) == (t.shape, t.colour)), 9)
             out[at, 5] = CHANGES.index("place" if here is None else "colour" if here.colour != t.colour else "shape" if here.shape != t.shape else "nothing")
     return out

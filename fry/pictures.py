@@ -51,6 +51,21 @@ class Thing:
         return f"{ROWS[self.row]} {COLUMNS[self.col]}"
 
 
+SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
+
+
+def beside(things, t, side):
+    """What stands nearest to thing t on one side, in its row or column of thirds; None where nothing does."""
+    dr, dc = SIDES[side]
+    line = [o for o in things if (o.row == t.row and (o.col - t.col) * dc > 0 if dc else o.col == t.col and (o.row - t.row) * dr > 0)]
+    return min(line, key=lambda o: abs(o.col - t.col) + abs(o.row - t.row), default=None)
+
+
+def names(thing):
+    """Shape and colour as numbers, with a number for no thing at all."""
+    return [len(SHAPES), len(COLOURS)] if thing is None else [SHAPES.index(thing.shape), list(COLOURS).index(thing.colour)]
+
+
 def jitter(rng, rgb, by=14):
     return tuple(max(0, min(255, v + rng.randint(-by, by))) for v in rgb)
 
