@@ -88,7 +88,8 @@ mod tests {
         for output in 0..outputs {
             for first in (0..inputs).step_by(2 * PAIRS) {
                 let block = &mut blocks[output / PANEL * blocks_a_panel + first / BLOCK];
-                let (lane, scale) = (first % BLOCK / (2 * PAIRS), Bf16::round(0.01 + (output * 7 + first) as f32 * 1e-4));
+                let (lane, scale) =
+                    (first % BLOCK / (2 * PAIRS), Bf16::round(0.01 + (output * 7 + first) as f32 * 1e-4));
                 let code = |input: usize| ((output * 31 + (first + input) * 17) as i32 % (2 * most + 1) - most) as i8;
                 let codes = std::array::from_fn(|input| if first + input < inputs { code(input) } else { 0 });
                 block.scales[output % PANEL][lane] = scale;
