@@ -100,7 +100,7 @@ impl<'x> Arranged<'x> {
         let mut arranged = Arranged { plain: None, fixed: None };
         for weight in weights {
             match weight {
-                Stored::Int8(_) | Stored::Int4(_) if !Rows::multiply_codes(x) => {
+                Stored::Int8(_) | Stored::Int4(_) if !Rows::suit_codes(x) => {
                     arranged.fixed.get_or_insert_with(|| FixedRows::new(x.numbers, x.columns));
                 }
                 _ => {
@@ -132,22 +132,32 @@ pub(super) enum Rows<'x> {
     ManyBf16(PackedRows<u32>),
 }
 
+#[cfg(target_arch = "x86_64")]
+fn are_many<T: Element>(x: &Matrix<T>) -> bool {
+    x.rows() > super::MAX_FEW_ROWS as usize
+}
+
+/// Rows in bf16, where the CPU multiplies them as they are.
+#[cfg(target_arch = "x86_64")]
+fn as_bf16_rows<'x, T: Element>(x: &Matrix<'x, T>) -> Option<&'x [Bf16]> {
+    T::as_bf16(x.numbers).filter(|_| cpu::has_avx512_bf16())
+}
+
 impl<'x> Rows<'x> {
     /// Whether weights in fewer bits, too, are fastest multiplied in bf16: where there are many rows and instructions for it.
     #[cfg(target_arch = "x86_64")]
-    fn multiply_codes<T: Element>(x: &Matrix<T>) -> bool {
-        x.rows() > super::MAX_FEW_ROWS as usize && T::as_bf16(x.numbers).is_some() && cpu::has_avx512_bf16()
+    fn suit_codes<T: Element>(x: &Matrix<T>) -> bool {
+        are_many(x) && as_bf16_rows(x).is_some()
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn multiply_codes<T: Element>(_: &Matrix<T>) -> bool {
+    fn suit_codes<T: Element>(_: &Matrix<T>) -> bool {
         false
     }
 
     #[cfg(target_arch = "x86_64")]
     pub fn of<T: Element>(x: &Matrix<'x, T>) -> Rows<'x> {
-        let bf16 = T::as_bf16(x.numbers).filter(|_| cpu::has_avx512_bf16());
-        match (bf16, x.rows() > super::MAX_FEW_ROWS as usize) {
+        match (as_bf16_rows(x), are_many(x)) {
             (Some(numbers), false) => Rows::FewBf16(numbers),
             // Safety: the CPU was asked.
             (Some(numbers), true) => Rows::ManyBf16(unsafe { PackedRows::new::<_, Pairs>(numbers, x.columns) }),
