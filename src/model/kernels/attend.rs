@@ -3,20 +3,25 @@
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
-use super::element::{Bf16, Element};
+use super::element::{Bf16, Element, STEP};
+use super::exponential::exp;
 use super::stored::{Plain, Rows};
 use super::tensors::{Matrix, Output};
-use super::vector::{self, Loop, multiply_add};
+use super::tile::{self, TILE_COLUMNS, TILE_ROWS, add_to_tile};
+use super::vector::{self, Loop, most, prefetch, sum};
 
 /// Tokens of the past that one task reads. Partial results are joined in their order, so the numbers do not depend on the
 /// threads.
 const TOKENS_A_TASK: usize = 512;
 
+/// Tokens whose values are added up at a time: they stay in the first cache until all tiles have read them.
+const TOKENS_AT_A_TIME: usize = 16;
+
 /// softmax(q k^T / sqrt(head_dim)) v for `queries` [heads, head_dim], of which neighbours share a head of `keys` and
 /// `values` [kv_heads, length, head_dim], in fp32 and rounded once. Returns [1, heads * head_dim].
 ///
-/// `None` where another operator must do it: on another device, in other precisions, and where a head's keys or values do
-/// not lie in one piece.
+/// `None` where another operator must do it: on another device, in other precisions, where a head's keys or values do not lie
+/// in one piece, and for heads whose size is no multiple of a tile's.
 pub(in super::super) fn attend_one(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Option<Tensor> {
     match queries.kind() {
         Kind::BFloat16 => attend_one_of::<Bf16>(queries, keys, values),
@@ -28,6 +33,9 @@ pub(in super::super) fn attend_one(queries: &Tensor, keys: &Tensor, values: &Ten
 fn attend_one_of<T: Element>(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Option<Tensor> {
     let q = Matrix::<T>::of(queries)?;
     let (heads, head_dim) = (q.rows(), q.columns);
+    if head_dim % TILE_COLUMNS != 0 {
+        return None;
+    }
     let kv_heads = keys.size()[0] as usize;
     let group = heads / kv_heads;
     let by_head = |tensor: &Tensor| (0..kv_heads as i64).map(|head| tensor.select(0, head)).collect::<Vec<_>>();
@@ -53,60 +61,59 @@ fn attend_one_of<T: Element>(queries: &Tensor, keys: &Tensor, values: &Tensor) -
 struct Partial {
     largest: Vec<f32>, // [group]: the largest score
     weight: Vec<f32>,  // [group]: the sum of all exp(score - largest)
-    sums: Vec<f32>,    // [group, head_dim]: the values, weighted alike
+    sums: Vec<f32>,    // [tiles of the group, head_dim]: the values, weighted alike
 }
 
 impl Partial {
     fn of<T: Element>((queries, keys, values): (&[T], &[T], &[T]), head_dim: usize) -> Partial {
         let (group, length) = (queries.len() / head_dim, keys.len() / head_dim);
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let mut weights = vec![0.0; group * length]; // [group, length]
+        let whole_tiles = group.next_multiple_of(TILE_ROWS);
+        let mut scores = vec![0.0; whole_tiles * length];
         let queries = Rows::of(&Matrix { numbers: queries, columns: head_dim });
         queries.multiply(Plain { numbers: keys, inputs: head_dim }, &mut |query, token, sums| {
-            let weights = &mut weights[query * length + token..][..sums.len()];
-            weights.iter_mut().zip(sums).for_each(|(weight, sum)| *weight = sum * scale);
+            let scores = &mut scores[query * length + token..][..sums.len()];
+            scores.iter_mut().zip(sums).for_each(|(score, sum)| *score = sum * scale);
         });
-        let (mut largest, mut weight) = (Vec::with_capacity(group), Vec::with_capacity(group));
-        for scores in weights.chunks_exact_mut(length) {
-            let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            scores.iter_mut().for_each(|score| *score = (*score - most).exp());
-            largest.push(most);
-            weight.push(scores.iter().sum());
-        }
-        let mut sums = vec![0.0; group * head_dim];
-        vector::run(Weighted { weights: &weights, values, head_dim, sums: &mut sums });
-        Partial { largest, weight, sums }
+        let sums = vec![0.0; whole_tiles * head_dim];
+        let mut partial = Partial { largest: vec![0.0; group], weight: vec![0.0; group], sums };
+        vector::run(Weigh { scores: &mut scores, values, head_dim, partial: &mut partial });
+        partial
     }
 }
 
-/// Adds up values weighted by each query: `sums` [group, head_dim] of `weights` [group, length], `values` [length, head_dim].
-struct Weighted<'a, T> {
-    weights: &'a [f32],
-    values: &'a [T],
+/// From the scores of a block's tokens to a [`Partial`], in place: what does not fill a tile of queries is zeros.
+struct Weigh<'a, T> {
+    scores: &'a mut [f32], // [tiles of the group, length]
+    values: &'a [T],       // [length, head_dim]
     head_dim: usize,
-    sums: &'a mut [f32],
+    partial: &'a mut Partial,
 }
 
-impl<T: Element> Loop for Weighted<'_, T> {
-    /// Four tokens at a time: so the sums are read and written once for four.
+impl<T: Element> Loop for Weigh<'_, T> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        const TOKENS: usize = 4;
-        let (dim, length) = (self.head_dim, self.values.len() / self.head_dim);
-        let mut wide = vec![0.0; TOKENS * dim];
-        for (step, values) in self.values.chunks(TOKENS * dim).enumerate() {
-            wide.iter_mut().zip(values).for_each(|(wide, value)| *wide = value.widen());
-            let tokens = values.len() / dim;
-            for (weights, sums) in self.weights.chunks_exact(length).zip(self.sums.chunks_exact_mut(dim)) {
-                let mut four = [0.0; TOKENS];
-                four[..tokens].copy_from_slice(&weights[step * TOKENS..][..tokens]);
-                let (a, rest) = wide.split_at(dim);
-                let (b, rest) = rest.split_at(dim);
-                let (c, d) = rest.split_at(dim);
-                for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-                    let first = multiply_add::<FMA>(four[1], *b, four[0] * a);
-                    let second = multiply_add::<FMA>(four[3], *d, four[2] * c);
-                    *sum += first + second;
+        let Weigh { scores, values, head_dim, partial } = self;
+        let length = values.len() / head_dim;
+        let of_queries = scores.chunks_exact_mut(length).zip(partial.largest.iter_mut().zip(&mut partial.weight));
+        for (scores, (largest, weight)) in of_queries {
+            *largest = most(scores);
+            scores.iter_mut().for_each(|score| *score = exp::<FMA>(*score - *largest));
+            *weight = sum(scores);
+        }
+        let numbers = TOKENS_AT_A_TIME * head_dim;
+        for (block, first) in values.chunks(numbers).zip((0..length).step_by(TOKENS_AT_A_TIME)) {
+            let tokens = block.len() / head_dim;
+            for column in (0..head_dim).step_by(TILE_COLUMNS) {
+                // While this block is added up, the next one comes: as much of it with every column of tiles.
+                let next = block.as_ptr().wrapping_add(numbers + column * TOKENS_AT_A_TIME);
+                (0..TILE_COLUMNS * TOKENS_AT_A_TIME).step_by(STEP).for_each(|at| prefetch(next.wrapping_add(at)));
+                for (index, sums) in partial.sums.chunks_exact_mut(TILE_ROWS * head_dim).enumerate() {
+                    let weights = &scores[index * TILE_ROWS * length + first..];
+                    let rows = [0, 1, 2, 3].map(|row| &weights[row * length..][..tokens]);
+                    let mut tile = tile::load(&sums[column..], head_dim);
+                    add_to_tile::<FMA, T>(&rows, &block[column..], head_dim, &mut tile);
+                    tile::store(&tile, &mut sums[column..], head_dim);
                 }
             }
         }
@@ -139,7 +146,7 @@ mod tests {
     #[test]
     fn agrees_with_libtorch_at_any_length() {
         let block = TOKENS_A_TASK as i64;
-        for (heads, kv_heads, dim) in [(4, 2, 64), (16, 4, 256), (3, 3, 20)] {
+        for (heads, kv_heads, dim) in [(4, 2, 64), (16, 4, 256), (3, 3, 48), (6, 1, 32)] {
             for length in [1, 2, 7, block, block + 1, 3 * block + 5] {
                 let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
                 let (q, k, v) =

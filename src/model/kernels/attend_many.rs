@@ -5,12 +5,12 @@ use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use super::super::cpu;
-use super::element::{Bf16, Element, LANES};
+use super::element::{Bf16, Element};
 use super::exponential::exp;
 use super::gemm::{self, PackedRows, Pairs, Tiles, Weight, Wide};
 use super::keep_rows_apart;
 use super::tensors::{Matrix, Output};
-use super::vector::{self, Loop};
+use super::vector::{self, Loop, most, sum};
 
 /// Rows of queries in a task: whole tiles of every form. Their scores, weights and sums stay in the second cache.
 const ROWS_A_TASK: usize = 192;
@@ -208,27 +208,6 @@ impl<T: Element, V: Fn(usize) -> usize> Loop for Weigh<'_, T, V> {
             }
         }
     }
-}
-
-/// In lanes, whose number does not depend on the CPU.
-#[inline(always)]
-fn most(numbers: &[f32]) -> f32 {
-    let (lines, rest) = numbers.as_chunks::<LANES>();
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for line in lines {
-        lanes.iter_mut().zip(line).for_each(|(lane, number)| *lane = if *number > *lane { *number } else { *lane });
-    }
-    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
-}
-
-#[inline(always)]
-fn sum(numbers: &[f32]) -> f32 {
-    let (lines, rest) = numbers.as_chunks::<LANES>();
-    let mut lanes = [0.0; LANES];
-    for line in lines {
-        lanes.iter_mut().zip(line).for_each(|(lane, number)| *lane += number);
-    }
-    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
 }
 
 #[cfg(test)]

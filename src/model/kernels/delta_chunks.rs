@@ -8,14 +8,11 @@ use super::delta_step::put_of_length;
 use super::element::{Bf16, Element};
 use super::exponential::exp;
 use super::tensors::{Matrix, Output, numbers_mut};
+use super::tile::{self, TILE_COLUMNS, TILE_ROWS, add_product, add_to_tile};
 use super::vector::{self, Loop, multiply_add};
 
 /// Tokens of a chunk, as in Transformers.
 const CHUNK: usize = 64;
-
-/// Rows by columns that are added up side by side: half of AVX2's registers.
-const TILE_ROWS: usize = 4;
-const TILE_COLUMNS: usize = 16;
 
 /// As [`super::delta_step`], for the next tokens of one sequence: `mixed` [tokens, channels], `beta` and `decay` [tokens, heads],
 /// `state` [heads, key_dim, value_dim]. Returns [tokens, heads, value_dim].
@@ -229,8 +226,8 @@ impl Chunk {
         for column in (0..value_dim).step_by(TILE_COLUMNS) {
             for first in (0..padded).step_by(TILE_ROWS) {
                 let rows = std::array::from_fn(|row| &self.minus_a[(first + row) * padded..][..padded]);
-                let mut tile = load(&corrections[first * value_dim + column..], value_dim);
-                add_to_tile::<FMA>(
+                let mut tile = tile::load(&corrections[first * value_dim + column..], value_dim);
+                add_to_tile::<FMA, f32>(
                     &rows.map(|row: &[f32]| &row[..first]),
                     &corrections[column..],
                     value_dim,
@@ -244,7 +241,7 @@ impl Chunk {
                         }
                     }
                 }
-                store(&tile, &mut corrections[first * value_dim + column..], value_dim);
+                tile::store(&tile, &mut corrections[first * value_dim + column..], value_dim);
             }
         }
     }
@@ -276,61 +273,6 @@ impl Chunk {
         let kept = exp::<FMA>(last);
         state.iter_mut().for_each(|x| *x *= kept);
         add_product::<FMA>(&self.k_t, corrections, padded, |_| padded, state, value_dim);
-    }
-}
-
-type Tile = [[f32; TILE_COLUMNS]; TILE_ROWS];
-
-/// Adds the product of `a` [rows, stride] and `b` [stride, width] to `c` [rows, width], whose rows are whole tiles. Only the first
-/// `depth(row)` numbers count of rows of `a` from the tile's first `row` on: what is behind them is zeros.
-#[inline(always)]
-fn add_product<const FMA: bool>(
-    a: &[f32],
-    b: &[f32],
-    stride: usize,
-    depth: impl Fn(usize) -> usize,
-    c: &mut [f32],
-    width: usize,
-) {
-    for column in (0..width).step_by(TILE_COLUMNS) {
-        for (index, c) in c.chunks_exact_mut(TILE_ROWS * width).enumerate() {
-            let first = index * TILE_ROWS;
-            let rows = std::array::from_fn(|row| &a[(first + row) * stride..][..depth(first)]);
-            let mut tile = load(&c[column..], width);
-            add_to_tile::<FMA>(&rows, &b[column..], width, &mut tile);
-            store(&tile, &mut c[column..], width);
-        }
-    }
-}
-
-/// Adds the product of `rows` and the columns that `b` begins with, whose rows lie `width` apart.
-#[inline(always)]
-fn add_to_tile<const FMA: bool>(rows: &[&[f32]; TILE_ROWS], b: &[f32], width: usize, tile: &mut Tile) {
-    let depth = rows[0].len();
-    let rows = rows.map(|row| &row[..depth]);
-    let mut held = *tile;
-    for (d, b) in b.chunks(width).take(depth).enumerate() {
-        let b: &[f32; TILE_COLUMNS] = b.first_chunk().expect("Invariant: a tile's columns");
-        for (held, row) in held.iter_mut().zip(rows) {
-            let x = row[d];
-            for column in 0..TILE_COLUMNS {
-                held[column] = multiply_add::<FMA>(x, b[column], held[column]);
-            }
-        }
-    }
-    *tile = held;
-}
-
-/// The tile that `c` begins with, whose rows lie `width` apart.
-#[inline(always)]
-fn load(c: &[f32], width: usize) -> Tile {
-    std::array::from_fn(|row| c[row * width..][..TILE_COLUMNS].try_into().expect("Invariant: a tile's columns"))
-}
-
-#[inline(always)]
-fn store(tile: &Tile, c: &mut [f32], width: usize) {
-    for (row, tile) in tile.iter().enumerate() {
-        c[row * width..][..TILE_COLUMNS].copy_from_slice(tile);
     }
 }
 

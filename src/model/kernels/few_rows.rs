@@ -33,11 +33,6 @@ impl Activations {
         Activations { lines, rows: x.len() / inputs, inputs }
     }
 
-    /// The row from there on, and all rows behind it.
-    fn rows_from(&self, row: usize) -> &[Line] {
-        &self.lines[row * self.lines_a_row()..]
-    }
-
     fn lines_a_row(&self) -> usize {
         self.inputs.div_ceil(STEP)
     }
@@ -55,33 +50,34 @@ pub(super) fn multiply<W: Element>(x: &Activations, weight: &[W], put: &mut impl
 }
 
 /// Rows by outputs that are multiplied at a time: what they add up fills the registers, a weight that was read is used for
-/// four rows, and a number of a row for three weights. A single row reads four weights side by side, to keep the memory busy.
+/// four rows, and a number of a row for three weights. Fewer rows read more weights side by side, to keep the memory busy.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn multiply_avx2<W: Element>(x: &Activations, weight: &[W], put: &mut impl FnMut(usize, usize, &[f32])) {
     let outputs = weight.len() / x.inputs;
-    let widest = if x.rows == 1 { 4 } else { 3 };
+    let widest = match x.rows {
+        1 => 8,
+        2 => 4,
+        _ => 3,
+    };
     let mut output = 0;
     while output < outputs {
-        let together = widest.min(outputs - output);
+        let together = if outputs - output < widest { 1 } else { widest };
         let mut row = 0;
         while row < x.rows {
             let at = (row, output);
             // Safety: the CPU has AVX2 and FMA, and there are so many rows and outputs.
             row += unsafe {
                 match (x.rows - row, together) {
-                    (1, 4) => tile::<W, 1, 4>(x, weight, at, put),
+                    (1, 8) => tile::<W, 1, 8>(x, weight, at, put),
+                    (2, 4) => tile::<W, 2, 4>(x, weight, at, put),
                     (1, 3) => tile::<W, 1, 3>(x, weight, at, put),
-                    (1, 2) => tile::<W, 1, 2>(x, weight, at, put),
-                    (1, _) => tile::<W, 1, 1>(x, weight, at, put),
                     (2, 3) => tile::<W, 2, 3>(x, weight, at, put),
-                    (2, 2) => tile::<W, 2, 2>(x, weight, at, put),
-                    (2, _) => tile::<W, 2, 1>(x, weight, at, put),
                     (3, 3) => tile::<W, 3, 3>(x, weight, at, put),
-                    (3, 2) => tile::<W, 3, 2>(x, weight, at, put),
-                    (3, _) => tile::<W, 3, 1>(x, weight, at, put),
                     (_, 3) => tile::<W, 4, 3>(x, weight, at, put),
-                    (_, 2) => tile::<W, 4, 2>(x, weight, at, put),
+                    (1, _) => tile::<W, 1, 1>(x, weight, at, put),
+                    (2, _) => tile::<W, 2, 1>(x, weight, at, put),
+                    (3, _) => tile::<W, 3, 1>(x, weight, at, put),
                     (_, _) => tile::<W, 4, 1>(x, weight, at, put),
                 }
             };
@@ -103,43 +99,64 @@ unsafe fn tile<W: Element, const ROWS: usize, const OUTPUTS: usize>(
     (row, output): (usize, usize),
     put: &mut impl FnMut(usize, usize, &[f32]),
 ) -> usize {
-    let (inputs, stride) = (x.inputs, x.lines_a_row());
-    let (weight, lines) = (&weight[output * inputs..], x.rows_from(row));
-    debug_assert!(lines.len() >= ROWS * stride && weight.len() >= OUTPUTS * inputs);
-    let mut sums = [[_mm256_setzero_ps(); ROWS]; OUTPUTS];
-    let steps = inputs / STEP;
+    let (inputs, stride, steps) = (x.inputs, x.lines_a_row(), x.inputs / STEP);
+    let (weight, lines) = (&weight[output * inputs..], &x.lines[row * stride..]);
+    assert!(lines.len() >= ROWS * stride && weight.len() >= OUTPUTS * inputs);
     let prefetch = Prefetch::new::<W>(inputs, OUTPUTS, row > 0 && row + ROWS == x.rows);
-    for step in 0..steps {
+    // Safety: the CPU is of that kind, and there are so many numbers.
+    let sums = unsafe { add_up::<W, ROWS, OUTPUTS>(lines.as_ptr(), stride, weight.as_ptr(), inputs, &prefetch) };
+    for r in 0..ROWS {
+        let mut of_row = [0.0; OUTPUTS];
+        for o in 0..OUTPUTS {
+            of_row[o] = tree_avx2(sums[o][r]);
+            let tail_weights = &weight[o * inputs + steps * STEP..(o + 1) * inputs];
+            if !tail_weights.is_empty() {
+                of_row[o] += tail(&lines[r * stride + steps], tail_weights);
+            }
+        }
+        put(row + r, output, &of_row);
+    }
+    ROWS
+}
+
+/// What the whole steps of `ROWS` rows, `stride` lines apart, and `OUTPUTS` outputs, `inputs` weights apart, add up to. A function
+/// of its own: as a part of others the compiler keeps what they need in the registers, and sums in memory.
+///
+/// # Safety
+/// The CPU has AVX2 and FMA; there are so many rows and outputs.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn add_up<W: Element, const ROWS: usize, const OUTPUTS: usize>(
+    lines: *const Line,
+    stride: usize,
+    weight: *const W,
+    inputs: usize,
+    prefetch: &Prefetch,
+) -> [[__m256; ROWS]; OUTPUTS] {
+    let mut sums = [[_mm256_setzero_ps(); ROWS]; OUTPUTS];
+    for step in 0..inputs / STEP {
         let ahead = if step < prefetch.turn { prefetch.before } else { prefetch.after };
         let mut weights = [[_mm256_setzero_ps(); 2]; OUTPUTS];
         for (o, weights) in weights.iter_mut().enumerate() {
             // Safety: all sixteen are within the output's row; what is prefetched need not exist.
             unsafe {
-                let at = weight.as_ptr().add(o * inputs + step * STEP);
+                let at = weight.add(o * inputs + step * STEP);
                 _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(ahead));
                 *weights = W::load(at);
             }
         }
         for half in 0..2 {
             for r in 0..ROWS {
-                // Safety: there are `ROWS` rows of `stride` lines, each of two vectors.
-                let x =
-                    unsafe { _mm256_load_ps(lines.as_ptr().add(r * stride + step).cast::<f32>().add(half * LANES)) };
+                // Safety: a line is two vectors.
+                let x = unsafe { _mm256_load_ps(lines.add(r * stride + step).cast::<f32>().add(half * LANES)) };
                 for (sums, weights) in sums.iter_mut().zip(&weights) {
                     sums[r] = _mm256_fmadd_ps(weights[half], x, sums[r]);
                 }
             }
         }
     }
-    for r in 0..ROWS {
-        let sums: [f32; OUTPUTS] = std::array::from_fn(|o| {
-            let tail_weights = &weight[o * inputs + steps * STEP..(o + 1) * inputs];
-            let tail = if tail_weights.is_empty() { 0.0 } else { tail(&lines[r * stride + steps], tail_weights) };
-            tree_avx2(sums[o][r]) + tail
-        });
-        put(row + r, output, &sums);
-    }
-    ROWS
+    sums
 }
 
 /// How many bytes ahead of those being read a tile fetches.
@@ -214,7 +231,7 @@ mod tests {
     use super::super::super::cpu::has_avx512_bf16;
     use super::super::element::{Bf16, Element};
     use super::super::few_rows_bf16;
-    use super::super::testing::random;
+    use super::super::testing::{median_seconds, random};
     use super::{Activations, multiply, multiply_portable};
 
     /// A form of the product: rows, weights, inputs and where each sum is put.
@@ -231,6 +248,34 @@ mod tests {
     fn pairs(x: &[Bf16], weight: &[Bf16], inputs: usize, mut put: &mut dyn FnMut(usize, usize, &[f32])) {
         // Safety: the tests ask the CPU.
         unsafe { few_rows_bf16::multiply(x, weight, inputs, &mut put) };
+    }
+
+    /// Layers of the 4B model, on one thread: as many weights as do not fit the caches.
+    #[test]
+    #[ignore = "prints, for people to read"]
+    fn speed_by_rows() {
+        for (inputs, outputs) in [(2560, 9216), (9216, 2560)] {
+            let weights: Vec<Vec<Bf16>> = (0..4).map(|seed| random(inputs * outputs, seed)).collect();
+            for rows in [1, 2, 3, 4, 6, 8, 12, 16] {
+                let x = random::<Bf16>(rows * inputs, 9);
+                let mut sums = vec![0.0; rows * outputs];
+                let mut turn = 0;
+                let seconds = median_seconds(15, || {
+                    turn = (turn + 1) % weights.len();
+                    widened(&x, &weights[turn], inputs, &mut |row, output, some| {
+                        sums[row * outputs + output..][..some.len()].copy_from_slice(some);
+                    });
+                });
+                let weights = (inputs * outputs) as f64;
+                let (gb, gflop) = (2.0 * weights / 1e9, 2.0 * weights * rows as f64 / 1e9);
+                println!(
+                    "{inputs} -> {outputs}, {rows} rows: {:.2} ms, {:.1} GB/s, {:.1} GFLOP/s",
+                    seconds * 1e3,
+                    gb / seconds,
+                    gflop / seconds
+                );
+            }
+        }
     }
 
     fn forms_of_bf16() -> Vec<Form<Bf16>> {

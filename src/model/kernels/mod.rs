@@ -29,6 +29,7 @@ mod rms_norm;
 mod rotate;
 mod stored;
 mod tensors;
+mod tile;
 mod vector;
 mod whole_numbers;
 

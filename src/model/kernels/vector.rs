@@ -3,6 +3,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::super::cpu::{has_avx2_and_fma, has_avx512};
+use super::element::LANES;
 
 /// Numbers that one task computes at least: fewer are not worth another thread.
 pub(super) const NUMBERS_A_TASK: usize = 1 << 15;
@@ -50,4 +51,37 @@ pub(super) const WHOLE: f32 = (3 << 22) as f32;
 #[inline(always)]
 pub(super) fn whole(sum: f32) -> i32 {
     sum.to_bits().wrapping_sub(WHOLE.to_bits()) as i32
+}
+
+/// The largest. In lanes, whose number does not depend on the CPU, as in [`sum`].
+#[inline(always)]
+pub(super) fn most(numbers: &[f32]) -> f32 {
+    let (lines, rest) = numbers.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for line in lines {
+        lanes.iter_mut().zip(line).for_each(|(lane, number)| *lane = if *number > *lane { *number } else { *lane });
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[inline(always)]
+pub(super) fn sum(numbers: &[f32]) -> f32 {
+    let (lines, rest) = numbers.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for line in lines {
+        lanes.iter_mut().zip(line).for_each(|(lane, number)| *lane += number);
+    }
+    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
+}
+
+/// Has the caches fetch the line at an address, which need not exist.
+#[inline(always)]
+pub(super) fn prefetch<T>(at: *const T) {
+    // Safety: reads nothing; every x86-64 has the instruction.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
