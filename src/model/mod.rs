@@ -3,13 +3,15 @@
 //! [`load`] reads a checkpoint and gives a [`QwenRunner`], which runs the engine's steps:
 //! `packing` makes one list of a step's tokens, `sight` turns pictures into embeddings by the tower of `vision` and the memory
 //! of `features`, `decoder` runs the layers
-//! (`attention`, `delta_net`) over what `cache` remembers of each sequence, and the sampler chooses. `kernels` computes what
-//! libtorch would compute slowly, or with other bits in other company, on the CPU; `threads` are those that do.
+//! (`attention`, `delta_net`) over what `cache` remembers of each sequence, and the sampler chooses. `company` says what may share
+//! a pass. `kernels` computes what libtorch would compute slowly, or with other bits in other company, on the CPU; `threads`
+//! are those that do.
 //!
 //! The numbers are Transformers': what is rounded where follows its `modeling_qwen3_5.py`, and `tests/parity` holds it to that.
 
 mod attention;
 mod cache;
+mod company;
 mod config;
 mod convolution;
 mod cpu;
@@ -64,10 +66,11 @@ pub fn load(checkpoint: &Checkpoint, options: &LoadOptions, progress: Progress) 
     let _guard = tch::no_grad_guard();
     let weights = weights::Weights::open(checkpoint, &config, (kind, device), options.quantize, progress)?;
     let decoder = decoder::Decoder::load(&weights, &config, device);
+    let company = company::Company::of(kind, device, options.batch_invariant);
     let sight = |vision| sight::Sight {
         tower: vision::VisionTower::load(&weights.root().at("model.visual"), vision, device),
         features: features::FeatureCache::new(options.picture_cache_bytes),
-        company: sight::Company::of(kind, device, options.batch_invariant),
+        company,
     };
     Ok(QwenRunner {
         sight: config.vision.as_ref().map(sight),
@@ -76,7 +79,7 @@ pub fn load(checkpoint: &Checkpoint, options: &LoadOptions, progress: Progress) 
         config,
         device,
         kind,
-        batch_invariant: options.batch_invariant,
+        company,
         observer: None,
         _files: weights.into_files(),
     })

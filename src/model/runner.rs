@@ -6,6 +6,7 @@ use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
 use super::cache::Slots;
+use super::company::Company;
 use super::config::Config;
 use super::decoder::Decoder;
 use super::kernels;
@@ -33,7 +34,7 @@ pub struct QwenRunner {
     pub(super) config: Config,
     pub(super) device: Device,
     pub(super) kind: Kind,
-    pub(super) batch_invariant: bool,
+    pub(super) company: Company,
     pub(super) observer: Option<Observer>,
     pub(super) _files: Vec<Bytes>,
 }
@@ -68,8 +69,10 @@ impl QwenRunner {
                 None => sound.push(index),
             }
         }
-        // Sequences of one token first, by slot: a recurrent layer runs neighbours among them as one.
-        sound.sort_by_key(|index| (step.rows[*index].ids.len() > 1, step.rows[*index].slot));
+        // Sequences of one token first, by slot: a recurrent layer runs neighbours among them as one. Those of few come next, those
+        // of many last: there may be passes for each kind.
+        const MANY: usize = kernels::MAX_FEW_ROWS as usize + 1;
+        sound.sort_by_key(|index| (step.rows[*index].ids.len().min(MANY), step.rows[*index].slot));
         let rows: Vec<&Row> = sound.iter().map(|index| &step.rows[*index]).collect();
         for row in rows.iter().filter(|row| row.start == 0) {
             self.slots.begin(row.slot);
@@ -143,14 +146,17 @@ impl QwenRunner {
     /// Cuts sound rows, those of one token first, into the passes that they are computed in.
     ///
     /// On the CPU a row's numbers must not depend on its company. A product of few rows keeps that promise
-    /// ([`kernels::linear`]), libtorch's GEMM does not, so a prompt's chunk has a pass of its own: it is bound by its operations,
-    /// and reading the weights once more for it costs little. On a GPU one pass takes all, unless company must not count there.
+    /// ([`kernels::linear`]), and where one of many rows keeps it too, prompts of many tokens share a pass: reading and packing
+    /// the weights is what a short one costs. On a GPU one pass takes all, unless company must not count there.
     fn passes<'r>(&self, rows: &'r [&'r Row]) -> Vec<&'r [&'r Row]> {
+        let together = |rows| self.company.passes(rows, usize::MAX, |row: &&Row| row.ids.len());
         if self.device != Device::Cpu {
-            return rows.chunks(if self.batch_invariant { 1 } else { rows.len().max(1) }).collect();
+            return together(rows);
         }
+        // At most as many rows as the head, too, multiplies as few.
+        let few = kernels::MAX_FEW_ROWS as usize;
         let (decoding, reading) = rows.split_at(rows.partition_point(|row| row.ids.len() == 1));
-        decoding.chunks(kernels::MAX_FEW_ROWS as usize).chain(reading.chunks(1)).collect()
+        decoding.chunks(few).chain(together(reading).into_iter().flat_map(|pass| pass.chunks(few))).collect()
     }
 
     /// One forward pass over sound rows: what becomes of each, and its scored tokens.

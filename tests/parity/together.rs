@@ -1,7 +1,7 @@
 //! What sharing steps does to a sequence's numbers: on the CPU nothing, to the bit, in fp32 and in bf16.
 //!
 //! libtorch's products would round a row differently alone, among two or three rows, and among more; the kernel for few rows
-//! does not, and a prompt's chunk has a pass of its own.
+//! does not, nor does our own for many. Prompts share a pass where that one computes, and are alone elsewhere.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -43,6 +43,31 @@ fn sharing_steps_changes_no_bit() {
         for count in [2, 3, 4, 8, 17] {
             let change = compare(&mut runner, count);
             assert_eq!((change.logits, change.same_answers), (0.0, count), "{count} sequences");
+        }
+    }
+}
+
+#[test]
+fn prompts_that_are_read_in_one_step_keep_their_bits() {
+    let lengths = [20, 70, 9, 33, 16, 17, 40];
+    let long = Case::read("long").prompt;
+    let prompts: Vec<Prompt> =
+        lengths.iter().zip(prompts_like(&long, lengths.len())).map(|(len, prompt)| first(*len, prompt)).collect();
+    let slots: Vec<usize> = (0..prompts.len()).collect();
+    for (checkpoint, dtype) in
+        [(checkpoint(), Dtype::Float32), (fry(), Dtype::Float32), (checkpoint(), Dtype::Bfloat16)]
+    {
+        let mut runner = load(&checkpoint, dtype);
+        let seen = watch_logits(&mut runner);
+        let mut sequences = begin(&prompts, &slots);
+        step(&mut runner, &mut sequences.iter_mut().map(|sequence| (sequence, usize::MAX)).collect::<Vec<_>>());
+        let together = go_on(&mut runner, &seen, sequences, &slots);
+        let alone = decode(&mut runner, &seen, &prompts, &slots);
+        for ((together, alone), len) in together.iter().zip(&alone).zip(lengths) {
+            assert!(
+                together.answer == alone.answer && together.logits.equal(&alone.logits),
+                "{len} tokens in {dtype:?}"
+            );
         }
     }
 }
@@ -122,13 +147,21 @@ pub fn compare(runner: &mut QwenRunner, count: usize) -> Change {
     change
 }
 
+fn begin<'p>(prompts: &'p [Prompt], slots: &[usize]) -> Vec<Sequence<'p>> {
+    prompts.iter().zip(slots).map(|(prompt, slot)| Sequence::new(prompt, *slot, NEW_TOKENS)).collect()
+}
+
 /// Prefills each prompt alone in its slot, and decodes them together.
 fn decode(runner: &mut QwenRunner, seen: &Logits, prompts: &[Prompt], slots: &[usize]) -> Vec<Decoded> {
-    let mut sequences: Vec<Sequence> =
-        prompts.iter().zip(slots).map(|(prompt, slot)| Sequence::new(prompt, *slot, NEW_TOKENS)).collect();
+    let mut sequences = begin(prompts, slots);
     for sequence in &mut sequences {
         step(runner, &mut [(sequence, usize::MAX)]);
     }
+    go_on(runner, seen, sequences, slots)
+}
+
+/// Decodes sequences, whose prompts were read, together.
+fn go_on(runner: &mut QwenRunner, seen: &Logits, mut sequences: Vec<Sequence>, slots: &[usize]) -> Vec<Decoded> {
     seen.lock().unwrap().clear();
     let mut logits = Vec::new();
     while !sequences[0].is_done() {
@@ -170,8 +203,18 @@ fn load(checkpoint: &Checkpoint, dtype: Dtype) -> QwenRunner {
 
 /// Prompts that differ in their first token, and so in everything after it.
 fn prompts(count: usize) -> Vec<Prompt> {
-    let prompt = Case::read("text").prompt;
+    prompts_like(&Case::read("text").prompt, count)
+}
+
+fn prompts_like(prompt: &Prompt, count: usize) -> Vec<Prompt> {
     let with_first =
         |id| Prompt { ids: std::iter::once(id).chain(prompt.ids[1..].iter().copied()).collect(), ..prompt.clone() };
     (0..count as u32).map(|index| with_first(40 + index)).collect()
+}
+
+/// A text's first tokens.
+fn first(len: usize, mut prompt: Prompt) -> Prompt {
+    prompt.ids.truncate(len);
+    prompt.positions.truncate(len);
+    prompt
 }
