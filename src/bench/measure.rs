@@ -1,5 +1,8 @@
 //! The measurements: tokens a second while several answers are written, time to the first token, the longest gap.
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
@@ -40,14 +43,22 @@ pub(super) struct Decoded {
     pub(super) longest_gap_ms: f64,
 }
 
+/// Numbers that no call gave before, in this run of the program or in another.
+pub(super) fn new_numbers() -> impl Iterator<Item = u64> {
+    static RUN: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    (0..u64::MAX).map(move |at| RUN.hash_one((call, at)))
+}
+
 /// Token ids that no tokenizer lacks and that no server has in its cache yet.
-pub(super) fn prompt(len: usize, seed: usize) -> Work {
-    Work::Tokens((0..len).map(|at| 100 + ((at * 7919 + seed * 104_729) % 1000) as u32).collect())
+pub(super) fn prompt(len: usize) -> Work {
+    Work::Tokens(new_numbers().take(len).map(|number| 100 + (number % 1000) as u32).collect())
 }
 
 /// `sequences` answers of `num_tokens` tokens each, all at once.
 pub(super) async fn decode(target: &Target, sequences: usize, num_tokens: usize) -> Result<Decoded, String> {
-    let answers = (0..sequences).map(|seed| receive(target, prompt(32, seed), num_tokens));
+    let answers = (0..sequences).map(|_| receive(target, prompt(32), num_tokens));
     Ok(summarise(&try_join_all(answers).await?))
 }
 
@@ -75,10 +86,10 @@ pub(super) async fn disturbed(
     num_tokens: usize,
     intruder: usize,
 ) -> Result<Decoded, String> {
-    let answers = try_join_all((0..sequences).map(|seed| receive(target, prompt(32, seed), num_tokens)));
+    let answers = try_join_all((0..sequences).map(|_| receive(target, prompt(32), num_tokens)));
     let intrusion = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        receive(target, prompt(intruder, 77), 1).await
+        receive(target, prompt(intruder), 1).await
     };
     let (answers, intrusion) = tokio::join!(answers, intrusion);
     intrusion?;
@@ -91,6 +102,13 @@ async fn receive(target: &Target, work: Work, num_tokens: usize) -> Result<Recei
     let mut tokens = Vec::with_capacity(num_tokens);
     while let Some(arrived) = arrivals.next().await {
         tokens.push(arrived?);
+    }
+    let written = tokens.last().map_or(0, |(_, count)| *count);
+    if arrivals.are_counted() && written != num_tokens {
+        return Err(format!(
+            "an answer has {written} tokens where {num_tokens} were asked for: a server that does not keep to `max_tokens` and \
+             `ignore_eos` cannot be compared; raise its limits, or ask for fewer (--tokens)"
+        ));
     }
     Ok(Received { asked, tokens, stages: arrivals.stages() })
 }

@@ -53,7 +53,7 @@ pub async fn in_process(
     started: Instant,
 ) -> Result<Report, String> {
     let target = Target::InProcess(service);
-    let first = measure::first_token(&target, measure::prompt(8, 1)).await?;
+    let first = measure::first_token(&target, measure::prompt(8)).await?;
     let start_to_first_token = started.elapsed().as_secs_f64();
     let mut machine = Machine::new(per_token);
     machine.limits().await?; // those before the first measurement
@@ -66,8 +66,8 @@ pub async fn in_process(
 
 /// Measures the server at `url`.
 pub async fn over_http(url: &str, workload: &Workload) -> Result<Report, String> {
-    let target = Target::http(url)?;
-    let first = measure::first_token(&target, measure::prompt(8, 1)).await?;
+    let target = Target::http(url).await?;
+    let first = measure::first_token(&target, measure::prompt(8)).await?;
     let mut report = measure(&target, workload, None).await?;
     report.warm_first_token_s = first;
     Ok(report)
@@ -80,8 +80,8 @@ async fn measure(target: &Target, workload: &Workload, mut machine: Option<&mut 
         let decoded = measure::decode(target, *sequences, workload.tokens).await?;
         report.decode.push(Beside { limits: limits(&mut machine).await?, measured: decoded });
     }
-    for (seed, len) in workload.prefill.iter().enumerate() {
-        let seconds = measure::first_token(target, measure::prompt(*len, 1000 + seed)).await?;
+    for len in &workload.prefill {
+        let seconds = measure::first_token(target, measure::prompt(*len)).await?;
         let measured = FirstToken { prompt_tokens: *len, seconds };
         report.prefill.push(Beside { limits: limits(&mut machine).await?, measured });
     }
@@ -90,8 +90,8 @@ async fn measure(target: &Target, workload: &Workload, mut machine: Option<&mut 
         let disturbed = measure::disturbed(target, 8, workload.tokens, intruder).await?;
         report.disturbed = Some((calm, disturbed));
     }
-    for (seed, shown) in workload.shown.iter().enumerate() {
-        let work = Work::Shown { shown: *shown, files: files(*shown, workload.side, seed) };
+    for shown in &workload.shown {
+        let work = Work::Shown { shown: *shown, files: files(*shown, workload.side) };
         report.shown.push(measure::looked(target, *shown, work).await?);
     }
     if let Some(machine) = machine {
@@ -107,10 +107,10 @@ async fn limits(machine: &mut Option<&mut Machine>) -> Result<Option<Limits>, St
     }
 }
 
-/// Pictures or frames that nobody has seen before: all differ, also from those of other seeds.
-fn files(shown: Shown, side: u32, seed: usize) -> Vec<Vec<u8>> {
+/// Pictures or frames that nobody has seen before.
+fn files(shown: Shown, side: u32) -> Vec<Vec<u8>> {
     let (Shown::Pictures(number) | Shown::Clip(number)) = shown;
-    (0..number).map(|index| picture(side, (1000 * seed + index) as u32)).collect()
+    measure::new_numbers().take(number).map(|seed| picture(side, seed as u32)).collect()
 }
 
 /// A picture of `side` x `side` pixels, as BMP: the one format that needs no encoder.
@@ -122,7 +122,7 @@ fn picture(side: u32, seed: u32) -> Vec<u8> {
     [54 + pixels, 0, 54, 40, side, side].iter().for_each(|field| file.extend(field.to_le_bytes()));
     [1u16, 24].iter().for_each(|field| file.extend(field.to_le_bytes()));
     [0, pixels, 2835, 2835, 0, 0].iter().for_each(|field: &u32| file.extend(field.to_le_bytes()));
-    file.extend((0..pixels).map(|at| ((at + 41 * seed) / 97 % 251) as u8));
+    file.extend((0..pixels).map(|at| (at.wrapping_add(seed) / 97 % 251) as u8));
     file
 }
 

@@ -27,7 +27,7 @@ pub(super) enum Work {
 
 pub(super) enum Target {
     InProcess(Service),
-    Http { client: reqwest::Client, url: String },
+    Http { client: reqwest::Client, url: String, model: String },
 }
 
 /// The tokens of an answer as they arrive.
@@ -39,12 +39,13 @@ pub(super) enum Arrivals {
 
 impl Target {
     /// A server whose OpenAI routes are below `url`.
-    pub(super) fn http(url: &str) -> Result<Target, String> {
+    pub(super) async fn http(url: &str) -> Result<Target, String> {
         // Some servers close a connection when a stream ends, without saying so before: each request opens its own.
         let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0);
         let client = client.build().map_err(|error| error.to_string())?;
         let url = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        Ok(Target::Http { client, url })
+        let model = served_model(&client, &url).await.unwrap_or_else(|| "default".to_owned());
+        Ok(Target::Http { client, url, model })
     }
 
     /// Asks for `num_tokens` tokens.
@@ -57,15 +58,15 @@ impl Target {
                     .map(|generation| Arrivals::InProcess(Some(Box::new(generation)), ledger))
                     .map_err(|error| error.to_string())
             }
-            Target::Http { client, url } => {
-                let (path, body) = post(work, num_tokens);
+            Target::Http { client, url, model } => {
+                let (path, body) = post(model, work, num_tokens);
                 let sent = client.post(format!("{url}{path}")).json(&body).send().await;
                 let response = sent.map_err(|error| format!("{url}{path}: {error}"))?;
                 if !response.status().is_success() {
                     let status = response.status();
                     return Err(format!("{url}{path}: {status} {}", response.text().await.unwrap_or_default()));
                 }
-                Ok(Arrivals::Http(Events { body: Box::pin(response.bytes_stream()), text: Vec::new(), num_tokens: 0 }))
+                Ok(Arrivals::Http(Events::new(response)))
             }
         }
     }
@@ -82,6 +83,14 @@ impl Arrivals {
                 Some(delta.map(|_| (now, generation.usage().generated_tokens)).map_err(|error| error.to_string()))
             }
             Arrivals::Http(events) => events.next().await,
+        }
+    }
+
+    /// Whether the number of tokens is what the server says, and not how many events had text.
+    pub(super) fn are_counted(&self) -> bool {
+        match self {
+            Arrivals::InProcess(..) => true,
+            Arrivals::Http(events) => events.is_counted,
         }
     }
 
@@ -142,9 +151,15 @@ fn media(shown: Shown, files: &[Vec<u8>]) -> Vec<Medium> {
     }
 }
 
-fn post(work: &Work, num_tokens: usize) -> (&'static str, Value) {
+/// The first model that a server says it serves: some answer to no other name.
+async fn served_model(client: &reqwest::Client, url: &str) -> Option<String> {
+    let models: Value = client.get(format!("{url}/v1/models")).send().await.ok()?.json().await.ok()?;
+    models["data"][0]["id"].as_str().map(str::to_owned)
+}
+
+fn post(model: &str, work: &Work, num_tokens: usize) -> (&'static str, Value) {
     let mut body = json!({
-        "model": "dummy", "max_tokens": num_tokens, "temperature": 0, "ignore_eos": true, "stream": true,
+        "model": model, "max_tokens": num_tokens, "temperature": 0, "ignore_eos": true, "stream": true,
         "stream_options": {"include_usage": true, "continuous_usage_stats": true},
     });
     match work {
@@ -171,9 +186,15 @@ pub(super) struct Events {
     /// What came and is no whole line yet.
     text: Vec<u8>,
     num_tokens: usize,
+    /// Whether the server counted them.
+    is_counted: bool,
 }
 
 impl Events {
+    fn new(response: reqwest::Response) -> Events {
+        Events { body: Box::pin(response.bytes_stream()), text: Vec::new(), num_tokens: 0, is_counted: false }
+    }
+
     async fn next(&mut self) -> Option<Result<(Instant, usize), String>> {
         loop {
             while let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
@@ -205,7 +226,10 @@ impl Events {
             .iter()
             .any(|text| text.as_str().is_some_and(|text| !text.is_empty()));
         let counted = match event["usage"]["completion_tokens"].as_u64() {
-            Some(counted) => counted as usize,
+            Some(counted) => {
+                self.is_counted = true;
+                counted as usize
+            }
             None => self.num_tokens + usize::from(has_text),
         };
         let is_more = counted > self.num_tokens;

@@ -7,6 +7,7 @@ mod forms;
 mod hangup;
 mod inputs;
 mod logs;
+mod measuring;
 mod metrics;
 mod negotiation;
 mod openai;
