@@ -24,7 +24,7 @@ SMALL_GRIDS = [(3, 3), (4, 3), (3, 4), (4, 4), (4, 4), (5, 4), (4, 5), (5, 5)]
 SIDES = {"left of": 1.0, "right of": 0.4, "above": 0.3, "below": 0.3}  # what the neighbour on a side weighs in the loss
 NAMES = 9  # classes of a neighbour's shape and of its colour: the last of each (6, 8) is that there is none
 LARGE_GRIDS = [g for g in P.GRIDS if g[0] * g[1] > 16]
-STAY = 0.5  # what a trained tower's distance from what it said before weighs
+STAY = 0.25  # what a trained tower's distance from what it said before weighs
 
 
 class Heads(nn.Module):

@@ -12,15 +12,22 @@ A later stage for what stands beside a thing and what differs, of whose change i
     python train.py language --seconds 3300 --mix lookups --init full.pt --decay 1.0 --hints --freeze-tower --out lookups.pt --helper
     python train.py export --init lookups.pt --average --blend draft.pt --share 0.6
 
-And the last ones: the tower learns to name what stands beside each thing, and the language model to read that and to
-copy names that could be others. The mean of two moments of it (the committed weights: and of the stage before, a quarter)
-loses less elsewhere than its end.
+Then the tower learns to name what stands beside each thing, and the language model to read that and to copy names that could
+be others. (The committed weights' stages: a mean of two moments of it, and of the stage before a quarter.)
 
     python train.py tower --init lookups.pt --seconds 600 --lr 2e-3 --out neighbours.pt --bf16
     python train.py language --seconds 4000 --mix copies --init neighbours.pt --lr 1.4e-3 --decay 1.0 --hints --out copies.pt --bf16
     python train.py language --seconds 1200 --mix beside --init copies.pt --lr 1.4e-3 --decay 0.75 --hints --out beside.pt --bf16
-    python train.py language --seconds 60 --mix full --init beside.pt --average --blend copies.pt --share 0.5 --decay 0.7 --draft --out last.pt --bf16
-    python train.py export --init last.pt
+    python train.py export --init beside.pt --average --blend copies.pt --share 0.5
+
+And the last ones: that mean had taken from the tower half of what it knew about neighbours, so it learns that again, and then
+everything is taught in every step.
+
+    python train.py tower --init model.safetensors --seconds 840 --lr 2.5e-3 --seed 51 --out tower.pt
+    python train.py language --seconds 2300 --mix whole --init tower.pt --lr 1.3e-3 --decay 0.9 --hints --helper --seed 52 --out whole.pt
+    python train.py language --seconds 1000 --mix last --init whole.pt --average --lr 9e-4 --warmup 30 --decay 1.0 --hints --helper --seed 54 --out last.pt
+    python train.py language --seconds 80 --mix full --init last.pt --average --lr 2e-3 --decay 0.7 --draft --seed 55 --out draft.pt
+    python train.py export --init draft.pt
 
 Checkpoints go to --work. Set
 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 in the environment: glibc otherwise gives every tensor back to
@@ -82,6 +89,11 @@ def neighbours(s):
     return [D.many_neighbours(s, g) for _ in range(of_size(s.rng, 16, g))]
 
 
+def counts(s):
+    g = grid(s.rng)
+    return [D.about_picture(s, g, "count") for _ in range(of_size(s.rng, 26, g))]
+
+
 def changes(s):
     g = s.rng.choice(PAIR_GRIDS)
     return [D.what_differs(s, g) for _ in range(of_size(s.rng, 24, g))]
@@ -113,6 +125,10 @@ def tools(s):
     return [*D.tool_pair(s), *D.tool_twins(s), *D.tool_twins(s), *(D.tool(s) if s.rng.random() < 0.7 else D.tool_turns(s) for _ in range(4))]
 
 
+def answers(s):
+    return [D.tool(s, "answer") for _ in range(9)]
+
+
 def turns(s):
     g = grid(s.rng)
     return [D.turns(s, g) for _ in range(11)]
@@ -135,6 +151,11 @@ MIXES = {
                {short_pictures: 3, long_pictures: 2, texts: 1.5, turns: 1.5, several: 1.2, clips: 0.8, thoughts: 0.1}],
     "beside": [{neighbours: 1}, {neighbours: 1, changes: 1.5},
                {tools: 4, texts: 3, short_pictures: 2, long_pictures: 1.5, turns: 1.2, several: 1, clips: 0.7, thoughts: 0.1}],
+    # Pictures, texts and a floor in every step: nothing is forgotten, and nothing has to be mixed back in.
+    "whole": [{neighbours: 1.4, long_pictures: 0.7, changes: 0.4}, {texts: 2.5, tools: 2, answers: 1.2, turns: 0.7},
+              {short_pictures: 3, neighbours: 1, several: 1, clips: 0.7, texts: 0.6, turns: 0.6, thoughts: 0.1}],
+    "last": [{short_pictures: 1.5, counts: 1.3, neighbours: 0.7, long_pictures: 0.7}, {tools: 3, texts: 1.7, answers: 0.7, turns: 0.6},
+             {texts: 1, tools: 1, several: 0.7, short_pictures: 0.6, clips: 0.5, changes: 0.4, thoughts: 0.1}],
 }
 WEIGHTS = {several: 2.0, neighbours: 2.5, changes: 1.5}
 OPENING = {tools: 3.0}  # what the token that opens an answer weighs, where that is not 1
