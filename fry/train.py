@@ -453,29 +453,28 @@ def save(a, model, draft, optimisers, average=None):
     os.replace(f"{path}.new", path)
 
 
+def read(a, name, model, draft, which):
+    """Weights of a checkpoint in --work (`which` of the two it holds) or of an export; the optimisers' state, which an export lacks."""
+    if name.endswith(".safetensors"):
+        export.read_checkpoint(name, model, draft)
+        return None
+    c = torch.load(Path(a.work) / name, weights_only=False)
+    model.load_state_dict(c[which])
+    draft.load_state_dict(c["draft"])
+    return c["optimisers"]
+
+
 def load(a, model, draft):
-    state = None
-    if a.init and a.init.endswith(".safetensors"):
-        export.read_checkpoint(a.init, model, draft)
-    elif a.init:
-        c = torch.load(Path(a.work) / a.init, weights_only=False)
-        model.load_state_dict(c["average" if a.average else "model"])
-        draft.load_state_dict(c["draft"])
-        state = c["optimisers"] if not a.tower else None
+    state = read(a, a.init, model, draft, "average" if a.average else "model") if a.init else None
     if a.blend:
         others = M.build(a.seed)
-        if a.blend.endswith(".safetensors"):
-            export.read_checkpoint(a.blend, *others)
-        else:
-            c = torch.load(Path(a.work) / a.blend, weights_only=False)
-            others[0].load_state_dict(c["average"])
-            others[1].load_state_dict(c["draft"])
+        read(a, a.blend, *others, "average")
         for module, other in zip((model, draft), others):
             other = other.state_dict()
             module.load_state_dict({k: torch.lerp(other[k], v, a.share) for k, v in module.state_dict().items()})
     if a.tower:
         model.model.visual.load_state_dict(torch.load(Path(a.work) / a.tower))
-    return state
+    return None if a.tower else state
 
 
 def train_tower(a):
