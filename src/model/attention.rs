@@ -7,7 +7,7 @@ use super::cache::Slots;
 use super::config::TextConfig;
 use super::kernels::{self, Gate};
 use super::layers::{Linear, RmsNorm};
-use super::packing::{Span, pack};
+use super::packing::{Asked, Span, pack};
 use super::rotary::Rotation;
 use super::weights::At;
 
@@ -38,22 +38,41 @@ impl Attention {
         }
     }
 
-    /// [tokens, hidden] -> [tokens, hidden], for all `spans` at once; each appends to its own slot's keys and values.
-    pub fn forward(&self, x: &Tensor, rotation: &Rotation, spans: &[Span], slots: &mut Slots, layer: usize) -> Tensor {
+    /// [tokens, hidden] -> [tokens asked for, hidden], for all `spans` at once; each appends to its own slot's keys and values.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        rotation: &Rotation,
+        spans: &[Span],
+        asked: Option<&Asked>,
+        slots: &mut Slots,
+        layer: usize,
+    ) -> Tensor {
+        let [queries, keys, values] = match asked {
+            None => Linear::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], x),
+            Some(asked) => {
+                let [keys, values] = Linear::forward_each([&self.k_proj, &self.v_proj], x);
+                [self.q_proj.forward(&asked.of(x)), keys, values]
+            }
+        };
         // Query and gate lie side by side in each head.
-        let [queries, keys, values] = Linear::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], x);
         let queries_and_gates = queries.view((-1, self.num_heads, 2 * self.head_dim));
         let keys = keys.view((-1, self.num_kv_heads, self.head_dim));
         let values = values.view((-1, self.num_kv_heads, self.head_dim));
 
-        let queries = rotation.rotate(&self.q_norm.forward(&queries_and_gates)); // [tokens, heads, head_dim]
+        let queries = self.q_norm.forward(&queries_and_gates);
+        let queries = match asked {
+            None => rotation.rotate(&queries),
+            Some(asked) => rotation.only(|angles| asked.of(angles)).rotate(&queries),
+        }; // [tokens asked for, heads, head_dim]
         let keys = rotation.rotate(&self.k_norm.forward(&keys)); // [tokens, kv_heads, head_dim]
-        let attended = spans.iter().map(|span| {
+        let of_queries = asked.map_or(spans, |asked| &asked.spans);
+        let attended = spans.iter().zip(of_queries).map(|(span, of_queries)| {
             let store = slots.key_values(span.slot, layer);
             let (keys, values) = store.append(&span.of(&keys), &span.of(&values), span.max_len);
-            attend(&span.of(&queries), &keys, &values)
+            attend(&of_queries.of(&queries), &keys, &values)
         });
-        let attended = pack(attended.collect()); // [tokens, heads * head_dim]
+        let attended = pack(attended.collect()); // [tokens asked for, heads * head_dim]
         self.o_proj.forward(&self.gate(&attended, &queries_and_gates))
     }
 

@@ -7,7 +7,7 @@ use super::cache::Slots;
 use super::config::{Config, LayerType, TextConfig};
 use super::delta_net::DeltaNet;
 use super::layers::{Embedding, Linear, Mlp, RmsNorm};
-use super::packing::Packed;
+use super::packing::{Asked, Packed};
 use super::rotary::{Rotation, TextRotary};
 use super::weights::{At, Weights};
 
@@ -46,18 +46,20 @@ impl Decoder {
         self.rotary.at(positions, kind)
     }
 
-    /// Embeddings [tokens, hidden] -> the last layer's output [tokens, hidden]. `observe` sees every layer's.
+    /// Embeddings [tokens, hidden] -> the last layer's output [tokens asked for, hidden]. `observe` sees every layer's.
     pub fn forward(
         &self,
         embeddings: Tensor,
         rotation: &Rotation,
         packed: &Packed,
+        asked: Option<&Asked>,
         slots: &mut Slots,
         observe: &mut dyn FnMut(usize, &Tensor),
     ) -> Tensor {
         let mut hidden = embeddings;
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(&hidden, rotation, packed, slots, index);
+            let asked = asked.filter(|_| index + 1 == self.layers.len());
+            hidden = layer.forward(&hidden, rotation, packed, asked, slots, index);
             observe(index, &hidden);
         }
         hidden
@@ -94,12 +96,28 @@ impl Layer {
         }
     }
 
-    fn forward(&self, x: &Tensor, rotation: &Rotation, packed: &Packed, slots: &mut Slots, index: usize) -> Tensor {
-        let normed = self.input_layernorm.forward(x);
-        let x = x + match &self.mixer {
-            Mixer::LinearAttention(delta_net) => delta_net.forward(&normed, &packed.batches, slots.states(index)),
-            Mixer::FullAttention(attention) => attention.forward(&normed, rotation, &packed.spans, slots, index),
+    /// [tokens, hidden] -> [tokens asked for, hidden]
+    fn forward(
+        &self,
+        x: &Tensor,
+        rotation: &Rotation,
+        packed: &Packed,
+        asked: Option<&Asked>,
+        slots: &mut Slots,
+        index: usize,
+    ) -> Tensor {
+        let only_asked = |x: Tensor| match asked {
+            None => x,
+            Some(asked) => asked.of(&x),
         };
+        let normed = self.input_layernorm.forward(x);
+        let mixed = match &self.mixer {
+            Mixer::LinearAttention(delta_net) => {
+                only_asked(delta_net.forward(&normed, &packed.batches, slots.states(index)))
+            }
+            Mixer::FullAttention(attention) => attention.forward(&normed, rotation, &packed.spans, asked, slots, index),
+        };
+        let x = only_asked(x.shallow_clone()) + mixed;
         let mixed = self.mlp.forward(&self.post_attention_layernorm.forward(&x));
         x + mixed
     }

@@ -27,6 +27,40 @@ pub(super) struct Span {
     pub max_len: i64,
 }
 
+/// The tokens whose outputs are asked for, where these are not all: the last ones of every row. The last layer computes no
+/// others.
+pub(super) struct Asked {
+    /// Where each row's lie in the packed list.
+    within: Vec<Span>,
+    /// Where they lie among themselves.
+    pub spans: Vec<Span>,
+}
+
+impl Asked {
+    /// Up to `most` tokens of each span; `None` where there are no more.
+    pub fn last_of(spans: &[Span], most: i64) -> Option<Asked> {
+        if spans.iter().all(|span| span.len <= most) {
+            return None;
+        }
+        let within = spans.iter().map(|span| {
+            let len = span.len.min(most);
+            Span { first: span.first + span.len - len, len, ..*span }
+        });
+        let within: Vec<Span> = within.collect();
+        let mut end = 0;
+        let spans = within.iter().map(|span| {
+            end += span.len;
+            Span { first: end - span.len, ..*span }
+        });
+        Some(Asked { spans: spans.collect(), within })
+    }
+
+    /// Their part of a packed tensor [tokens, ...].
+    pub fn of(&self, packed: &Tensor) -> Tensor {
+        pack(self.within.iter().map(|span| span.of(packed)).collect())
+    }
+}
+
 /// Rows that a recurrent layer runs as one, because their states lie side by side: one token of each of some sequences in
 /// neighbouring slots, or any number of tokens of a single one.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,4 +133,23 @@ fn batches(spans: &[Span]) -> Vec<Batch> {
 /// Puts what each span made, [span's tokens, ...], back into one packed tensor.
 pub(super) fn pack(mut parts: Vec<Tensor>) -> Tensor {
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Tensor;
+
+    use super::{Asked, Span};
+    use crate::engine::Slot;
+
+    #[test]
+    fn of_every_row_its_last_tokens_are_asked_for() {
+        let span = |slot, first, len| Span { slot: Slot(slot), first, len, max_len: 9 };
+        let spans = [span(3, 0, 2), span(1, 2, 5), span(0, 7, 4)];
+        let asked = Asked::last_of(&spans, 3).unwrap();
+        assert_eq!(asked.spans, [span(3, 0, 2), span(1, 2, 3), span(0, 5, 3)]);
+        let tokens = asked.of(&Tensor::from_slice(&[0_i64, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).unsqueeze(1));
+        assert!(tokens.squeeze_dim(1).equal(&Tensor::from_slice(&[0_i64, 1, 4, 5, 6, 8, 9, 10])));
+        assert!(Asked::last_of(&spans, 5).is_none());
+    }
 }

@@ -78,6 +78,11 @@ impl Rotation {
         Rotation { cos: twice(elementwise(angles, Tensor::cos)), sin: twice(elementwise(angles, Tensor::sin)) }
     }
 
+    /// That of some of the tokens: `of` picks theirs from a packed tensor [tokens, ...].
+    pub fn only(&self, of: impl Fn(&Tensor) -> Tensor) -> Rotation {
+        Rotation { cos: of(&self.cos), sin: of(&self.sin) }
+    }
+
     /// Rotates the first channels of each head and passes the others: [tokens, heads, head_dim], of the same shape. The
     /// halves are partners (NeoX), not neighbouring pairs.
     pub fn rotate(&self, x: &Tensor) -> Tensor {

@@ -10,7 +10,7 @@ use super::company::Company;
 use super::config::Config;
 use super::decoder::Decoder;
 use super::kernels;
-use super::packing::{Packed, Span, pack};
+use super::packing::{Asked, Packed, Span, pack};
 use super::sampler::{NOT_FINITE, sample, score};
 use super::sight::Sight;
 use super::threads;
@@ -20,6 +20,9 @@ use crate::engine::{Held, ModelRunner, Outcome, Outputs, Picture, PictureRows, R
 /// Sees intermediate results by name: `vision` for each picture, `layer.{i}` over the packed tokens of a step, `logits` of
 /// the rows that are sampled.
 pub type Observer = Box<dyn FnMut(&str, &Tensor) + Send>;
+
+/// Tokens that are multiplied as many are, not as few.
+const MANY: usize = kernels::MAX_FEW_ROWS as usize + 1;
 
 /// Rows of a prompt that are scored at a time: the logits of a whole chunk would take half a gigabyte.
 const SCORED_ROWS: usize = 64;
@@ -71,7 +74,6 @@ impl QwenRunner {
         }
         // Sequences of one token first, by slot: a recurrent layer runs neighbours among them as one. Those of few come next, those
         // of many last: there may be passes for each kind.
-        const MANY: usize = kernels::MAX_FEW_ROWS as usize + 1;
         sound.sort_by_key(|index| (step.rows[*index].ids.len().min(MANY), step.rows[*index].slot));
         let rows: Vec<&Row> = sound.iter().map(|index| &step.rows[*index]).collect();
         for row in rows.iter().filter(|row| row.start == 0) {
@@ -97,7 +99,7 @@ impl QwenRunner {
         }
     }
 
-    /// Shows every intermediate result to `observer` from now on.
+    /// Shows every intermediate result to `observer` from now on; the last layer, too, then computes all tokens.
     pub fn observe(&mut self, observer: Observer) {
         self.observer = Some(observer);
     }
@@ -165,17 +167,27 @@ impl QwenRunner {
             return Vec::new();
         }
         let packed = Packed::new(rows, self.device);
+        let asked = self.asked(rows, &packed.spans);
         let embeddings = self.embed(rows, &packed);
         let rotation = self.decoder.rotation(&packed.positions, self.kind);
         let observer = &mut self.observer;
         let mut observe = |index: usize, hidden: &Tensor| show(observer, || format!("layer.{index}"), hidden);
-        let hidden = self.decoder.forward(embeddings, &rotation, &packed, &mut self.slots, &mut observe);
+        let hidden =
+            self.decoder.forward(embeddings, &rotation, &packed, asked.as_ref(), &mut self.slots, &mut observe);
         for row in rows {
             self.slots.memory(row.slot).num_tokens = row.start + row.ids.len();
         }
-        let outcomes = self.choose(rows, &packed.spans, &hidden);
-        let scores = rows.iter().zip(&packed.spans).map(|(row, span)| self.score(row, &span.of(&hidden)));
+        let spans = asked.as_ref().map_or(&packed.spans, |asked| &asked.spans);
+        let outcomes = self.choose(rows, spans, &hidden);
+        let scores = rows.iter().zip(spans).map(|(row, span)| self.score(row, &span.of(&hidden)));
         outcomes.into_iter().zip(scores).map(|(outcome, scored)| fail_unless_finite(outcome, scored)).collect()
+    }
+
+    /// The tokens whose outputs are asked for: one of each row, and with it as many as keep it among [`MANY`], so that its bits are
+    /// those that it has among all. `None` where all are asked for.
+    fn asked(&self, rows: &[&Row], spans: &[Span]) -> Option<Asked> {
+        let wants_all = self.observer.is_some() || rows.iter().any(|row| row.score.is_some());
+        if wants_all { None } else { Asked::last_of(spans, MANY as i64) }
     }
 
     /// The tokens' embeddings, pictures' in place of their placeholders': [tokens, hidden].

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sardine::engine::{ModelRunner, Outcome, Prompt, Row, Sample, Sampled, Sampling, Score, Slot, Step};
+use sardine::engine::{ModelRunner, Outcome, Outputs, Prompt, Row, Sample, Sampled, Sampling, Score, Slot, Step};
 use sardine::model::{Dtype, QwenRunner};
 use tch::{Kind, Tensor};
 
@@ -37,17 +37,27 @@ fn a_prompt_in_pieces_is_as_likely_as_whole_and_as_token_by_token() {
     }
 }
 
+/// Whose tokens are scored goes through the whole last layer, who only goes on does with its last tokens.
 #[test]
 fn what_is_scored_does_not_change_what_is_chosen() {
-    let mut runner = load(Dtype::Float32);
-    let case = Case::read("text");
-    let mut row = Sequence::new(&case.prompt, 0, 1).next_row(usize::MAX);
-    let chosen = |runner: &mut QwenRunner, row: &Row| {
-        runner.run(&Step { released: Vec::new(), rows: vec![row.clone()] }).rows.remove(0)
-    };
-    let unscored = chosen(&mut runner, &row);
-    row.score = Some(Score { targets: case.prompt.ids[1..].to_vec(), top: 0 });
-    assert_eq!(chosen(&mut runner, &row), unscored);
+    for dtype in [Dtype::Float32, Dtype::Bfloat16] {
+        let mut runner = load(dtype);
+        for cases in [&["text"][..], &["tokens_65"], &["one_image"], &["long"], &["tokens_65", "long", "text"]] {
+            let cases: Vec<Case> = cases.iter().map(|name| Case::read(name)).collect();
+            let rows = cases.iter().enumerate();
+            let mut rows: Vec<Row> =
+                rows.map(|(slot, case)| Sequence::new(&case.prompt, slot, 1).next_row(usize::MAX)).collect();
+            let unscored = run(&mut runner, &rows);
+            for (row, case) in rows.iter_mut().zip(&cases) {
+                row.score = Some(Score { targets: case.prompt.ids[1..].to_vec(), top: 0 });
+            }
+            assert_eq!(run(&mut runner, &rows).rows, unscored.rows, "{dtype:?}");
+        }
+    }
+}
+
+fn run(runner: &mut QwenRunner, rows: &[Row]) -> Outputs {
+    runner.run(&Step { released: Vec::new(), rows: rows.to_vec() })
 }
 
 #[test]
