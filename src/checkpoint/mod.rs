@@ -101,6 +101,9 @@ impl Checkpoint {
                 let opened = std::fs::File::open(&path).map_err(name)?;
                 // Safety: a checkpoint is not written to while it is served; a file cut short under the map would be a SIGBUS.
                 let map = unsafe { Mmap::map(&opened) }.map_err(name)?;
+                // What is read into the page cache from now on comes in huge pages, where the file system keeps such.
+                #[cfg(target_os = "linux")]
+                let _ = map.advise(memmap2::Advice::HugePage);
                 Ok(Bytes::Mapped(Arc::new(map)))
             }
             Checkpoint::Embedded => {

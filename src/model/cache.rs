@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::config::{Config, LayerType, TextConfig};
+use super::pages::ask_for_huge;
 use crate::engine::{Held, Picture, Slot};
 
 /// The memory of all sequences that can run at once.
@@ -157,6 +158,7 @@ impl States {
             let mut shape = store.size();
             shape[0] = wanted;
             let larger = Tensor::empty(shape, (store.kind(), store.device()));
+            ask_for_huge(&larger);
             larger.narrow(0, 0, held as i64).copy_(store);
             *store = larger;
         }
@@ -212,6 +214,7 @@ impl KeyValues {
         let shape = [self.num_heads, self.capacity, self.head_dim];
         for store in [&mut self.keys, &mut self.values] {
             let larger = Tensor::empty(shape, (self.kind, self.device));
+            ask_for_huge(&larger);
             if let Some(old) = store.take() {
                 larger.narrow(1, 0, self.num_tokens).copy_(&old.narrow(1, 0, self.num_tokens));
             }

@@ -29,6 +29,7 @@ mod layers;
 mod machine;
 mod options;
 mod packing;
+mod pages;
 mod patch_positions;
 mod rotary;
 mod runner;

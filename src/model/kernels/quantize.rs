@@ -66,6 +66,7 @@ impl Rounds for Int4 {
 fn panels_of<T: Element, C: Rounds>(weight: &Matrix<T>) -> Tensor {
     let blocks = weight.columns.div_ceil(BLOCK);
     let mut panels = Output::<u8>::new(weight.rows().div_ceil(PANEL), blocks * size_of::<PanelBlock<C>>());
+    panels.ask_for_huge_pages();
     let all = PanelBlock::<C>::all_in_mut(panels.numbers_mut()).expect("Invariant: libtorch aligns memory to 64 bytes");
     let outputs = weight.numbers.par_chunks(PANEL * weight.columns);
     all.par_chunks_exact_mut(blocks).zip(outputs).for_each(|(panel, outputs)| {

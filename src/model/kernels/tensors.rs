@@ -2,6 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::super::pages::ask_for_huge;
+
 /// A number that tensors hold.
 pub(super) trait Number: Copy + Send + Sync + 'static {
     const KIND: Kind;
@@ -59,6 +61,11 @@ impl<T: Number> Output<T> {
     pub fn new(rows: usize, columns: usize) -> Output<T> {
         let tensor = Tensor::empty([rows as i64, columns as i64], (T::KIND, Device::Cpu));
         Output { numbers: tensor.data_ptr().cast(), tensor, rows, columns }
+    }
+
+    /// For what is kept and read often, before anything is written.
+    pub fn ask_for_huge_pages(&self) {
+        ask_for_huge(&self.tensor);
     }
 
     /// All numbers, to be written: what they are before is not known.
