@@ -89,7 +89,7 @@ impl Quantized {
                 let eights = codes.view_dtype(Kind::Int).view([-1, 4, groups, 1, 1]);
                 let shifts = [0_i64, 16, 4, 20, 8, 24, 12, 28];
                 let shifts = Tensor::from_slice(&shifts).to_kind(Kind::Int).to_device(eights.device()).view([4, 2]);
-                eights.bitwise_right_shift(&shifts).bitwise_and(15).bitwise_xor(8) - 8 // with their sign
+                eights.bitwise_right_shift(&shifts).bitwise_and(15) - 8
             }
         };
         let weights = codes.transpose(1, 2).reshape([-1, groups, kernels::GROUP as i64]).to_kind(Kind::Float)

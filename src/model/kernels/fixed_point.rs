@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::element::{Element, LANES};
-use super::quantized::{BLOCK, GROUP, PAIRS};
+use super::quantized::{BLOCK, Codes, GROUP, Int4, PAIRS};
 use super::vector::{self, Loop};
 
 /// A row's inputs of a block: of each group a lane, which holds a pair of neighbours at a time.
@@ -17,10 +17,13 @@ use super::vector::{self, Loop};
 pub(super) struct FixedBlock {
     pub numbers: [[[i16; 2]; LANES]; PAIRS],
     pub scales: [f32; LANES],
+    /// What the offset of [`Int4`]'s codes adds to the sum of a group's products.
+    pub offsets: [i32; LANES],
 }
 
 impl FixedBlock {
-    const ZERO: FixedBlock = FixedBlock { numbers: [[[0; 2]; LANES]; PAIRS], scales: [0.0; LANES] };
+    const ZERO: FixedBlock =
+        FixedBlock { numbers: [[[0; 2]; LANES]; PAIRS], scales: [0.0; LANES], offsets: [0; LANES] };
 }
 
 /// Rows of activations.
@@ -73,6 +76,7 @@ impl<X: Element> Loop for Rounding<'_, X> {
             self.block.scales[lane] = scale;
             let mut fixed = [0; GROUP];
             fixed.iter_mut().zip(wide).for_each(|(fixed, x)| *fixed = nearest(x * inverse));
+            self.block.offsets[lane] = fixed.iter().map(|number| i32::from(*number)).sum::<i32>() * Int4::OFFSET;
             for (numbers, pair) in self.block.numbers.iter_mut().zip(fixed.as_chunks().0) {
                 numbers[lane] = *pair;
             }

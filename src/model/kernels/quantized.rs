@@ -33,6 +33,9 @@ pub(super) trait Codes: Copy + Send + Sync {
 
     const ZERO: Self;
 
+    /// What is stored more than the codes, so that none is below zero.
+    const OFFSET: i32;
+
     /// Lays out a group's codes.
     fn put(&mut self, lane: usize, codes: &[i8; GROUP]);
 
@@ -42,7 +45,7 @@ pub(super) trait Codes: Copy + Send + Sync {
     /// A register of codes as it is stored.
     fn register(&self, index: usize) -> &[u32; LANES];
 
-    /// A register's n-th pairs of neighbours, 16 bits each.
+    /// A register's n-th pairs of neighbours, 16 bits each, [`Codes::OFFSET`] more than the codes.
     ///
     /// # Safety
     /// The CPU has AVX2.
@@ -55,8 +58,8 @@ pub(super) trait Codes: Copy + Send + Sync {
 #[repr(C, align(64))]
 pub(super) struct Int8([[u32; LANES]; 8]);
 
-/// Codes from -8 to 7, whose lowest four bits are stored. A lane's eight inputs are those of four pairs: the lowest four bits
-/// of both halves, the next four, and so on.
+/// Codes from -8 to 7, stored as 0 to 15: no sign need be carried on when they are taken apart. A lane's eight inputs are those
+/// of four pairs: the lowest four bits of both halves, the next four, and so on.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Int4([[u32; LANES]; 4]);
@@ -64,6 +67,7 @@ pub(super) struct Int4([[u32; LANES]; 4]);
 impl Codes for Int8 {
     const REGISTERS: usize = 8;
     const ZERO: Int8 = Int8([[0; LANES]; 8]);
+    const OFFSET: i32 = 0;
 
     #[inline(always)]
     fn put(&mut self, lane: usize, codes: &[i8; GROUP]) {
@@ -95,7 +99,8 @@ impl Codes for Int8 {
 
 impl Codes for Int4 {
     const REGISTERS: usize = 4;
-    const ZERO: Int4 = Int4([[0; LANES]; 4]);
+    const ZERO: Int4 = Int4([[0x8888_8888; LANES]; 4]);
+    const OFFSET: i32 = 8;
 
     #[inline(always)]
     fn put(&mut self, lane: usize, codes: &[i8; GROUP]) {
@@ -103,7 +108,7 @@ impl Codes for Int4 {
             let mut bytes = [0; 8];
             bytes.iter_mut().zip(eight).for_each(|(byte, code)| *byte = *code as u8);
             // All eight move at once: of 16 bits, the low byte is a pair's first code and the high byte its second.
-            let codes = u64::from_le_bytes(bytes) & 0x0f0f_0f0f_0f0f_0f0f;
+            let codes = u64::from_le_bytes(bytes) & 0x0f0f_0f0f_0f0f_0f0f ^ 0x0808_0808_0808_0808;
             let pairs = codes | codes >> 12; // two pairs in every other 16 bits
             let firsts = pairs & 0xff | pairs >> 24 & 0xff00;
             let seconds = pairs >> 8 & 0xff | pairs >> 32 & 0xff00;
@@ -113,7 +118,7 @@ impl Codes for Int4 {
 
     fn code(&self, lane: usize, input: usize) -> i8 {
         let (n, half) = (input / 2 % 4, input % 2);
-        (((self.0[input / 8][lane] >> (4 * n + 16 * half)) << 4) as i8) >> 4
+        (self.0[input / 8][lane] >> (4 * n + 16 * half) & 0xf) as i8 - Int4::OFFSET as i8
     }
 
     #[inline(always)]
@@ -125,12 +130,12 @@ impl Codes for Int4 {
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn pairs(register: __m256i, n: usize) -> __m256i {
-        // To the top of their 16 bits, and with their sign to the bottom.
+        let lowest = _mm256_set1_epi16(0xf);
         match n {
-            0 => _mm256_srai_epi16(_mm256_slli_epi16(register, 12), 12),
-            1 => _mm256_srai_epi16(_mm256_slli_epi16(register, 8), 12),
-            2 => _mm256_srai_epi16(_mm256_slli_epi16(register, 4), 12),
-            _ => _mm256_srai_epi16(register, 12),
+            0 => _mm256_and_si256(register, lowest),
+            1 => _mm256_and_si256(_mm256_srli_epi16(register, 4), lowest),
+            2 => _mm256_and_si256(_mm256_srli_epi16(register, 8), lowest),
+            _ => _mm256_srli_epi16(register, 12),
         }
     }
 }

@@ -44,6 +44,7 @@ unsafe fn unpack<C: Codes>(block: &PanelBlock<C>, half: usize, lines: &mut [Line
                 let scales = _mm_loadu_si128(block.scales[output].as_ptr().cast());
                 let scales = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(scales), 16));
                 let codes = _mm512_inserti64x4(_mm512_castsi256_si512(C::pairs(codes, n)), C::pairs(codes, n + 1), 1);
+                let codes = _mm512_sub_epi16(codes, _mm512_set1_epi16(C::OFFSET as i16));
                 scaled(codes, _mm512_insertf32x8(_mm512_castps256_ps512(scales), scales, 1))
             }
         });
