@@ -132,7 +132,7 @@ fn is_at_its_best_here<T: Element>(rows: usize, layers: &[Layer<T>]) -> bool {
 fn outputs_a_task<T: Element>(x: &Matrix<T>, layers: &[Layer<T>]) -> usize {
     #[cfg(target_arch = "x86_64")]
     if x.rows() > MAX_FEW_ROWS as usize {
-        return gemm::OUTPUTS_A_TASK;
+        return gemm::outputs_a_task();
     }
     let num_weights = layers.iter().map(|layer| layer.weight.outputs()).sum::<usize>() * x.columns;
     // Many tasks a thread: on a busy machine one thread may be slower than another.

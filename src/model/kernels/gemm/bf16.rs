@@ -2,6 +2,7 @@
 //! them up in fp32.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use super::super::element::{Bf16, Line, STEP, as_pairs};
 use super::{DEPTH, Tiles};
@@ -74,7 +75,7 @@ impl Tiles<Bf16> for Pairs {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn add_products(tile: &[u32], panel: &[Line], sums: &mut [Line]) {
+    unsafe fn add_products(tile: &[u32], panel: &[Line], sums: &mut [MaybeUninit<Line>], are_first: bool) {
         let ((tile, _), (panel, _)) = (tile.as_chunks::<TILE_ROWS>(), panel.as_chunks::<LINES>());
         let (sums, _) = sums.as_chunks_mut::<LINES>();
         debug_assert!(tile.len() == panel.len() && sums.len() == TILE_ROWS);
@@ -90,9 +91,12 @@ impl Tiles<Bf16> for Pairs {
             }
         }
         for (sums, held) in sums.as_flattened_mut().iter_mut().zip(held.as_flattened()) {
-            let sums = sums.0.as_mut_ptr();
-            // Safety: a line is a register.
-            unsafe { _mm512_store_ps(sums, _mm512_add_ps(_mm512_load_ps(sums), *held)) };
+            let sums = sums.as_mut_ptr().cast();
+            // Safety: a line is a register, and was written before unless these products are the first.
+            unsafe {
+                let held = if are_first { *held } else { _mm512_add_ps(_mm512_load_ps(sums), *held) };
+                _mm512_store_ps(sums, held);
+            }
         }
     }
 }

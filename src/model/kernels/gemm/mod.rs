@@ -8,8 +8,11 @@ mod bf16;
 mod codes;
 mod wide;
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
+use super::super::cpu::has_avx512_bf16;
 use super::element::{Line, STEP};
 pub(super) use bf16::Pairs;
 pub(super) use wide::Wide;
@@ -24,8 +27,11 @@ const TILES_A_BLOCK: usize = 16;
 /// every form.
 const ROWS_AT_ONCE: usize = 516;
 
-/// Outputs of one task: 96 KiB of panels, and 200 KiB of sums. Whole panels of every form.
-pub(super) const OUTPUTS_A_TASK: usize = 96;
+/// Outputs of one task, whole panels of every form: with a block of rows their panels and sums are 390 KiB, of a second cache of
+/// 512. CPUs that multiply bf16 have one of 1 MiB at least; there a block of rows is read from the third for more of them.
+pub(super) fn outputs_a_task() -> usize {
+    if has_avx512_bf16() { 128 } else { 96 }
+}
 
 /// The innermost loop on some kind of CPU: how rows and weights of `T` are packed for it, and multiplied.
 pub(super) trait Tiles<T> {
@@ -57,11 +63,12 @@ pub(super) trait Tiles<T> {
     /// The CPU is of that kind. `weight` begins with the first output's first number and ends with the last output's last.
     unsafe fn pack_inputs(weight: &[T], outputs: usize, depth: usize, lines: &mut [Line]);
 
-    /// Adds a tile's products: `tile` [units, ROWS], `panel` [units, OUTPUTS], `sums` [ROWS, OUTPUTS].
+    /// Adds a tile's products: `tile` [units, ROWS], `panel` [units, OUTPUTS], `sums` [ROWS, OUTPUTS]. What these were does not
+    /// count where the products are the first.
     ///
     /// # Safety
-    /// The CPU is of that kind.
-    unsafe fn add_products(tile: &[Self::Unit], panel: &[Line], sums: &mut [Line]);
+    /// The CPU is of that kind. Unless the products are the first, the sums were written before.
+    unsafe fn add_products(tile: &[Self::Unit], panel: &[Line], sums: &mut [MaybeUninit<Line>], are_first: bool);
 
     fn units(depth: usize) -> usize {
         depth.div_ceil(Self::INPUTS)
@@ -146,11 +153,11 @@ impl<T, F: Tiles<T>> Pack<F> for Weight<'_, T> {
     }
 }
 
-/// The products of all rows of `x` with `weight`, about [`OUTPUTS_A_TASK`] outputs:
+/// The products of all rows of `x` with `weight`, about [`outputs_a_task`]:
 /// `put(row, first output, sums)` gets up to a panel's neighbours at a time.
 ///
 /// # Safety
-/// The CPU is of the form's kind, and has AVX2 and FMA.
+/// The CPU is of the form's kind, and has AVX2 and FMA. Rows have inputs.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn multiply<T, F: Tiles<T>>(
     x: &PackedRows<F::Unit>,
@@ -166,7 +173,7 @@ pub(super) unsafe fn multiply<T, F: Tiles<T>>(
         let rows = ROWS_AT_ONCE.min(x.rows - first_row);
         let num_tiles = rows.div_ceil(F::ROWS);
         let lines_a_tile = F::ROWS * lines_a_row;
-        let mut sums = vec![Line([0.0; STEP]); num_panels * num_tiles * lines_a_tile]; // [panels, tiled rows, outputs]
+        let mut sums = Box::new_uninit_slice(num_panels * num_tiles * lines_a_tile); // [panels, tiled rows, outputs]
         for input in (0..x.inputs).step_by(DEPTH) {
             let depth = DEPTH.min(x.inputs - input);
             let panels = &mut panels[..num_panels * F::panel_lines(depth)];
@@ -181,12 +188,14 @@ pub(super) unsafe fn multiply<T, F: Tiles<T>>(
                 for (panel, lines) in panels.chunks_exact(F::panel_lines(depth)).enumerate() {
                     let sums = &mut sums[(panel * num_tiles + block * TILES_A_BLOCK) * lines_a_tile..];
                     for (tile, sums) in tiles.chunks_exact(units_a_tile).zip(sums.chunks_exact_mut(lines_a_tile)) {
-                        // Safety: the caller's.
-                        unsafe { F::add_products(tile, lines, sums) };
+                        // Safety: the caller's; the first block of inputs writes all sums.
+                        unsafe { F::add_products(tile, lines, sums, input == 0) };
                     }
                 }
             }
         }
+        // Safety: rows have inputs, so there was a first block.
+        let sums: Box<[Line]> = unsafe { sums.assume_init() };
         // Row by row: what lies side by side is put side by side.
         for row in 0..rows {
             for (panel, sums) in sums.chunks_exact(num_tiles * lines_a_tile).enumerate() {
@@ -202,7 +211,7 @@ mod tests {
     use super::super::super::cpu::{has_avx2_and_fma, has_avx512_bf16};
     use super::super::element::{Bf16, Element};
     use super::super::testing::random;
-    use super::{OUTPUTS_A_TASK, PackedRows, Pairs, Tiles, Weight, Wide, multiply};
+    use super::{PackedRows, Pairs, Tiles, Weight, Wide, multiply};
 
     /// [rows, outputs]
     fn products<T: Element, F: Tiles<T>>(x: &[T], weight: &[T], inputs: usize) -> Vec<f32> {
@@ -224,7 +233,7 @@ mod tests {
 
     fn gives_the_products_in_double_precision<T: Element, F: Tiles<T>>() {
         for (rows, inputs, outputs) in
-            [(1, 1, 1), (6, 16, 16), (7, 300, 17), (13, 33, 49), (40, 513, 30), (530, 64, OUTPUTS_A_TASK)]
+            [(1, 1, 1), (6, 16, 16), (7, 300, 17), (13, 33, 49), (40, 513, 30), (530, 64, 128)]
         {
             let (x, weight) = (random::<T>(rows * inputs, 1), random::<T>(outputs * inputs, 2));
             for (at, product) in products::<T, F>(&x, &weight, inputs).iter().enumerate() {

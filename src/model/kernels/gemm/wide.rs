@@ -1,6 +1,7 @@
 //! Six rows by sixteen outputs, in fp32 with AVX2: bf16 is widened while it is packed.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use super::super::element::{Element, LANES, Line, STEP};
 use super::Tiles;
@@ -65,7 +66,7 @@ impl<T: Element> Tiles<T> for Wide {
 
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn add_products(tile: &[f32], panel: &[Line], sums: &mut [Line]) {
+    unsafe fn add_products(tile: &[f32], panel: &[Line], sums: &mut [MaybeUninit<Line>], are_first: bool) {
         let (tile, _) = tile.as_chunks::<TILE_ROWS>();
         debug_assert!(tile.len() == panel.len() && sums.len() == TILE_ROWS);
         let mut held = [[_mm256_setzero_ps(); 2]; TILE_ROWS];
@@ -80,11 +81,14 @@ impl<T: Element> Tiles<T> for Wide {
             }
         }
         for (sums, held) in sums.iter_mut().zip(held) {
-            let sums = sums.0.as_mut_ptr();
-            // Safety: a line holds two vectors.
-            unsafe {
-                _mm256_store_ps(sums, _mm256_add_ps(_mm256_load_ps(sums), held[0]));
-                _mm256_store_ps(sums.add(LANES), _mm256_add_ps(_mm256_load_ps(sums.add(LANES)), held[1]));
+            let sums: *mut f32 = sums.as_mut_ptr().cast();
+            for (half, held) in held.into_iter().enumerate() {
+                // Safety: a line holds two vectors, and was written before unless these products are the first.
+                unsafe {
+                    let sums = sums.add(half * LANES);
+                    let held = if are_first { held } else { _mm256_add_ps(_mm256_load_ps(sums), held) };
+                    _mm256_store_ps(sums, held);
+                }
             }
         }
     }
