@@ -35,7 +35,7 @@ pub(super) unsafe fn multiply(x: &[Bf16], weight: &[Bf16], inputs: usize, put: &
     let mut sums: Sums = [_mm512_setzero_ps(); GROUP * MAX_FEW_ROWS as usize];
     for first in (0..outputs).step_by(GROUP) {
         let group = &weight[first * inputs..(first + GROUP).min(outputs) * inputs];
-        sums.fill(_mm512_setzero_ps());
+        sums[..GROUP * rows].fill(_mm512_setzero_ps());
         for input in (0..inputs).step_by(block) {
             let depth = block.min(inputs - input);
             let ahead = if rows == 1 { AHEAD.min(depth) } else { depth };
