@@ -5,7 +5,7 @@
 //! of `features`, `decoder` runs the layers
 //! (`attention`, `delta_net`) over what `cache` remembers of each sequence, and the sampler chooses. `company` says what may share
 //! a pass. `kernels` computes what libtorch would compute slowly, or with other bits in other company, on the CPU; `threads`
-//! are those that do.
+//! are those that do, `pages` asks for memory that they read fast.
 //!
 //! The numbers are Transformers': what is rounded where follows its `modeling_qwen3_5.py`, and `tests/parity` holds it to that.
 

@@ -1,7 +1,7 @@
 //! Memory in huge pages, where the system gives them to those who ask.
 //!
 //! Weights and long pasts are read from end to end for every token. In pages of 4 KiB the CPU looks up a place in memory for
-//! every 64 lines, in a virtual machine in two tables, and a single thread read a quarter to a third less.
+//! every 64 lines, in a virtual machine in two tables, and a thread read int4 a sixth more slowly.
 
 use tch::{Device, Tensor};
 
